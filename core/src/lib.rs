@@ -1,0 +1,12 @@
+//! The repository core of osupdate: fs-verity objects, EROFS images, split streams, OCI layers.
+//!
+//! Knows nothing of boot entries, deployments or the network.
+#![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod digest;
+pub mod observer;
+pub mod tree;
+
+pub use digest::{Algorithm, Digest};
+pub use observer::{Event, Observer};
