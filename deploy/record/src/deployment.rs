@@ -1,0 +1,146 @@
+//! The record of a deployment, `deployment.toml`.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use toml::Table;
+
+use crate::DeploymentId;
+
+/// Version of the record's format.
+///
+/// Grows only when an older program must not use the record at all: it refuses greater numbers, and then cannot go back
+/// from, clean up after, or boot a deployment with such a record. New keys do not need a new number.
+pub const RECORD_VERSION: u32 = 1;
+
+/// One deployment: an image, how it boots, and its place in the order.
+///
+/// Keys that this program does not know are kept in `unknown` and written back, so that an older program, after a
+/// rollback, can pin or reorder a deployment of a newer one without losing what the newer one recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Always [`RECORD_VERSION`] in what this program writes.
+    pub version: u32,
+    /// Place in the order: the deployment with the highest number that is not bad is next.
+    pub sequence: u64,
+    /// When it was made, UTC, as RFC 3339 text.
+    pub created: String,
+    /// Kept until it is unpinned.
+    #[serde(default)]
+    pub pinned: bool,
+    /// The image.
+    pub image: Image,
+    /// How to reach the image again.
+    #[serde(default)]
+    pub origin: Origin,
+    /// How it boots.
+    pub boot: Boot,
+    /// Where its /etc comes from.
+    #[serde(default)]
+    pub etc: Etc,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// `[image]`: what is deployed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// As the user gave it: `docker://host:5000/os:latest`, `oci:/path:tag`.
+    pub reference: String,
+    /// Content digest of the manifest, `sha256:<hex>`.
+    pub manifest_digest: String,
+    /// Content digest of the configuration, `sha256:<hex>`.
+    pub config_digest: String,
+    /// The OS version: label `org.opencontainers.image.version`, else os-release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The OS for people: `PRETTY_NAME` of os-release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// `[origin]`: what the user allowed when fetching the image; later fetches do the same.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The registry is spoken to without TLS.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// `[boot]`: all that is needed to make the boot entry again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Name of the directory with vmlinuz and initrd below `EFI/osupdate/`.
+    pub digest: String,
+    /// Kernel version, as in `/usr/lib/modules/<version>`.
+    pub kernel: String,
+    /// The machine's own kernel arguments, one per element.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// Kernel arguments that the image asks for, one per element.
+    #[serde(default)]
+    pub image_arguments: Vec<String>,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// `[etc]`: what happens to /etc at the first boot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Etc {
+    /// The deployment whose local changes are copied; none at installation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry_from: Option<DeploymentId>,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// Why a text is not a usable record.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ParseError {
+    /// Not TOML, or a key is missing or of the wrong type; the source says where.
+    #[error("the deployment record is not valid")]
+    Invalid(#[source] Box<toml::de::Error>),
+    /// There is no usable `version` key.
+    #[error("the deployment record has no version number")]
+    NoVersion,
+    /// A newer program made an incompatible record.
+    #[error("the deployment record has format version {found}, this program reads versions up to {RECORD_VERSION}")]
+    NewerVersion {
+        /// The record's version.
+        found: i64,
+    },
+}
+
+/// Why a record has no written form.
+#[derive(Debug, Error)]
+#[error("the deployment record cannot be written as TOML")]
+pub struct WriteError(#[source] toml::ser::Error);
+
+impl Deployment {
+    /// Reads a record. Unknown keys are kept; a greater format version is refused before anything else is looked at.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let invalid = |err| ParseError::Invalid(Box::new(err));
+        let table: Table = text.parse().map_err(invalid)?;
+        match table.get("version").and_then(toml::Value::as_integer) {
+            Some(found) if found > i64::from(RECORD_VERSION) => return Err(ParseError::NewerVersion { found }),
+            Some(1..) => {}
+            _ => return Err(ParseError::NoVersion),
+        }
+        // From the text again, not from the table: its errors show the line.
+        toml::from_str(text).map_err(invalid)
+    }
+
+    /// The written form, as `deployment.toml` has it.
+    pub fn to_toml(&self) -> Result<String, WriteError> {
+        toml::to_string(self).map_err(WriteError)
+    }
+}
