@@ -1,3 +1,8 @@
-//! Placeholder.
+//! The `osupdate` program; see the library.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    osupdate::main(std::env::args_os())
+}

@@ -1,0 +1,86 @@
+//! The command line.
+//!
+//! A new command is a file in `commands/` with an `Args` struct and a `run` method, one variant of [`Command`] and one
+//! arm of [`Command::run`]. Doc comments of arguments are the help.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use osupdate_core::Observer;
+
+use crate::exit::{self, Outcome};
+use crate::output::Output;
+use crate::progress::{self, Mode};
+
+/// Keeps this machine on a versioned, verified operating-system image.
+///
+/// An image is an ordinary OCI container image with a kernel in it. It is stored once per distinct file in a
+/// repository, mounted as a composefs image, and checked by the kernel, byte by byte, against one digest.
+#[derive(Debug, Parser)]
+#[command(
+    name = "osupdate",
+    version,
+    infer_subcommands = false,
+    subcommand_required = true,
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 finished with findings."
+)]
+pub struct Cli {
+    /// Print data as JSON on standard output
+    #[arg(long, global = true, display_order = 900)]
+    json: bool,
+
+    /// How progress is shown on standard error
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto", display_order = 901)]
+    progress: Mode,
+
+    /// Show no progress; the same as --progress=none
+    #[arg(long, short, global = true, conflicts_with = "progress", display_order = 902)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command gets besides its arguments.
+pub struct Context {
+    /// Where results go.
+    pub output: Output,
+    /// Where progress and warnings go; pass it to the libraries.
+    pub observer: Box<dyn Observer>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("output", &self.output).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+impl Command {
+    fn run(self, _context: &Context) -> anyhow::Result<Outcome> {
+        match self {}
+    }
+}
+
+impl Cli {
+    /// Runs the command and reports its end.
+    pub fn run(self) -> ExitCode {
+        let mode = if self.quiet { Mode::None } else { self.progress };
+        let context = Context { output: Output::new(self.json), observer: progress::observer(mode) };
+        exit::report(self.command.run(&context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,141 @@
+//! How the program ends: exit statuses and the form of error messages.
+//!
+//! ```text
+//! error: cannot pull docker://registry.example.com/os:latest
+//!   caused by: the registry has no tag latest of os
+//!   hint: tags that it has: 1, 2
+//! ```
+//!
+//! Callers must read any status that they do not know as failure.
+
+use std::error::Error;
+use std::fmt;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was done: status 0.
+    Done,
+    /// The command finished and found something wrong, which it printed: status 3.
+    Findings,
+}
+
+const STATUS_FAILED: u8 = 1;
+const STATUS_USAGE: u8 = 2;
+const STATUS_FINDINGS: u8 = 3;
+
+/// An error with advice for the user. Shows as the error itself; the advice is printed on a line of its own.
+pub struct Hinted {
+    error: anyhow::Error,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl fmt::Debug for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Hinted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Attaches advice to errors.
+pub trait ResultExt<T> {
+    /// Adds the next step for the user, in the imperative, to an error.
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> ResultExt<T> for Result<T, E> {
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
+        self.map_err(|error| anyhow::Error::new(Hinted { error: error.into(), hint: hint.into() }))
+    }
+}
+
+/// Prints what clap has to say (help, version, or a wrong usage) and gives the exit status for it.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to be told if the help cannot be printed.
+    if error.print().is_err() {
+        return ExitCode::from(STATUS_FAILED);
+    }
+    if error.use_stderr() { ExitCode::from(STATUS_USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Prints the error, if there is one, and gives the exit status.
+pub fn report(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Findings) => ExitCode::from(STATUS_FINDINGS),
+        Err(error) => {
+            let text = message(&error);
+            // Standard error is gone: the status must do.
+            if std::io::stderr().write_all(text.as_bytes()).is_err() {
+                return ExitCode::from(STATUS_FAILED);
+            }
+            ExitCode::from(STATUS_FAILED)
+        }
+    }
+}
+
+/// The whole message: the error, its causes without repetitions, the hints.
+pub fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    let mut shown: Vec<String> = Vec::new();
+    let mut hints = Vec::new();
+    for cause in error.chain() {
+        if let Some(hint) = hint(cause) {
+            hints.push(hint);
+        }
+        let line = cause.to_string();
+        // Other people's errors print their source as well as returning it.
+        if shown.iter().any(|earlier| earlier.contains(&line)) {
+            continue;
+        }
+        let label = if shown.is_empty() { "error: " } else { "  caused by: " };
+        text.push_str(label);
+        text.push_str(&line.replace('\n', "\n    "));
+        text.push('\n');
+        shown.push(line);
+    }
+    for hint in hints {
+        text.push_str(&format!("  hint: {hint}\n"));
+    }
+    text
+}
+
+/// The advice that belongs to one error of a chain.
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(hinted) = error.downcast_ref::<Hinted>() {
+        return Some(hinted.hint.clone());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn causes_are_not_repeated_and_hints_come_last() {
+        let result: anyhow::Result<()> = Err(anyhow!("connection refused"))
+            .context("cannot reach host: connection refused")
+            .hint("start it")
+            .context("cannot pull x");
+        assert_eq!(
+            message(&result.unwrap_err()),
+            "error: cannot pull x\n  caused by: cannot reach host: connection refused\n  hint: start it\n"
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! The `osupdate` command: arguments, transports, progress, output.
+//!
+//! Results go to standard output, everything else to standard error. The library crates below never print: they return
+//! values and report to an [`osupdate_core::Observer`], of which [`progress`] has the implementations.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod commands;
+pub mod exit;
+pub mod output;
+pub mod progress;
+pub mod transport;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Runs the program with its arguments, the first of which is the name that it was called by.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match cli::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli.run(),
+        Err(error) => exit::usage(&error),
+    }
+}

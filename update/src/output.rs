@@ -1,0 +1,83 @@
+//! Results on standard output: for people, or as JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Version of all JSON forms; see CLI.md. Fields may be added within a version, never renamed or removed.
+pub const JSON_VERSION: u32 = 1;
+
+/// Writes results to standard output in the form that the user asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+impl Output {
+    /// Output as JSON, or for people.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Writes one result: `value`, which must be a struct or map, as JSON with its `version`; or what `human` writes.
+    ///
+    /// A reader that went away (`osupdate … | head`) is not an error.
+    pub fn write<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        if self.json {
+            serde_json::to_writer_pretty(&mut bytes, &Versioned { version: JSON_VERSION, value })?;
+            bytes.push(b'\n');
+        } else {
+            human(&mut bytes)?;
+        }
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(&bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(anyhow::Error::new(error).context("cannot write to standard output"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes rows as columns of equal width, two spaces apart; the first row is the heading.
+pub fn table<const N: usize>(out: &mut dyn Write, rows: &[[String; N]]) -> io::Result<()> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_without_trailing_spaces() {
+        let rows = [["TAG".into(), "SIZE".into()], ["a-long-tag".into(), "1".into()]];
+        let mut out = Vec::new();
+        table(&mut out, &rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "TAG         SIZE\na-long-tag  1\n");
+    }
+}
