@@ -5,6 +5,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod digest;
+pub mod fsverity;
 pub mod observer;
 pub mod tree;
 
