@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod fsverity;
+pub mod kernel_args;
 pub mod observer;
 pub mod tree;
 
