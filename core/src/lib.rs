@@ -5,6 +5,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod digest;
+pub mod dumpfile;
 pub mod fsverity;
 pub mod kernel_args;
 pub mod observer;

@@ -4,7 +4,11 @@
 //! their names and point at leaves by [`LeafId`], so that a hard link is two entries with one id. The tree knows
 //! nothing of stubs, whiteout escapes or overlay xattrs: the EROFS writer adds them and the reader removes them.
 
+mod names;
+
 use std::collections::BTreeMap;
+
+pub(crate) use names::Place;
 
 use crate::digest::Digest;
 
@@ -15,6 +19,12 @@ pub type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
 pub const NAME_MAX: usize = 255;
 /// Largest regular file, 2^53 bytes: what the chunk table of an image can describe.
 pub const FILE_SIZE_MAX: u64 = 1 << 53;
+/// Longest symlink target in bytes.
+pub const SYMLINK_MAX: usize = 4095;
+/// Longest path of contents below the object directory, in bytes.
+pub const PAYLOAD_MAX: usize = 4095;
+/// Most bytes of a regular file that an image can hold itself.
+pub const INLINE_LIMIT: usize = 5000;
 /// Files up to this many bytes are stored in the image itself when real files or layers are read.
 /// Changing it changes every digest.
 pub const INLINE_MAX: u64 = 64;
@@ -75,7 +85,7 @@ pub enum LeafKind {
     Regular(Content),
     /// Symbolic link; target of 1..=4095 bytes without NUL.
     Symlink(Box<[u8]>),
-    /// Character device, in the kernel's 32-bit encoding. 0 is a whiteout, which has one name only.
+    /// Character device, in the kernel's 32-bit encoding. 0 is a whiteout.
     CharDevice(u32),
     /// Block device, in the kernel's 32-bit encoding.
     BlockDevice(u32),
@@ -97,12 +107,15 @@ pub struct Leaf {
     /// Absolute path of the name under which the source defined this leaf, where it has several.
     /// `None`: the first in depth-first order. Only dumpfiles tell.
     pub primary_path: Option<Box<[u8]>>,
+    /// The inode is written in its extended form although the compact one would hold it. Only dumpfiles that state a size
+    /// above 4 GiB for a device, pipe or socket ask for it.
+    pub extended: bool,
 }
 
 impl Leaf {
     /// A leaf whose links are counted and whose first name is the primary one.
     pub fn new(stat: Stat, kind: LeafKind) -> Self {
-        Self { stat, kind, stated_nlink: None, primary_path: None }
+        Self { stat, kind, stated_nlink: None, primary_path: None, extended: false }
     }
 }
 
