@@ -1,0 +1,186 @@
+//! The OS images that machines boot: the example of `examples/bls` in two versions, with the agent added.
+//!
+//! They are built once and kept in the cache under a key made of everything that goes into them, so that a second run of
+//! the tests, and every test of a run, finds them there.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::tool;
+
+/// Where the built images are.
+#[derive(Clone, Debug)]
+pub struct Images {
+    directory: PathBuf,
+}
+
+impl Images {
+    /// Finds the images in the cache, or builds them; `say` is told what takes long.
+    pub fn get(say: &dyn Fn(&str)) -> Result<Self> {
+        let top = top();
+        say("building osupdate (release)");
+        tool::run_visibly(Command::new("make").args(["--silent", "-C"]).arg(&top).arg("build"))?;
+        tool::run_visibly(
+            Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--release", "-p", "osupdate-tests", "--bin", "osupdate-test-agent"])
+                .current_dir(&top),
+        )?;
+        let context = tempfile::tempdir().context("making a directory for the image's files")?;
+        let root = context.path().join("agent");
+        let bin = root.join("usr/lib/osupdate-test");
+        let units = root.join("usr/lib/systemd/system");
+        fs::create_dir_all(&bin)?;
+        fs::create_dir_all(&units)?;
+        fs::copy(target().join("release/osupdate-test-agent"), bin.join("agent"))?;
+        fs::copy(top.join("tests/image/osupdate-test-agent.service"), units.join("osupdate-test-agent.service"))?;
+        // Everything that goes into an image is either here, or is put there by `make install`.
+        let installed = context.path().join("installed");
+        tool::run(
+            Command::new("make")
+                .args(["--silent", "-C"])
+                .arg(&top)
+                .arg("install")
+                .arg(format!("DESTDIR={}", installed.display())),
+        )?;
+        let key = key(&[&top.join("examples/bls"), &top.join("tests/image"), &root, &installed])?;
+        let directory = cache().join(format!("images-{key}"));
+        let images = Self { directory };
+        if !images.directory.join("complete").exists() {
+            images.build(&top, context.path(), say)?;
+            fs::write(images.directory.join("complete"), "")?;
+        }
+        Ok(images)
+    }
+
+    fn build(&self, top: &Path, context: &Path, say: &dyn Fn(&str)) -> Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let builder = top.join("examples/bls/builder");
+        for version in ["1", "2"] {
+            say(&format!("building version {version} of the OS image"));
+            tool::run_visibly(
+                Command::new(top.join("examples/bls/build")).arg(version).env("OSUPDATE_CACHE", cache()),
+            )?;
+            let base = format!("localhost/debian-bls:{version}");
+            let image = format!("localhost/debian-bls-test:{version}");
+            tool::run_visibly(
+                builder_command(&builder)
+                    .args(["build", "--quiet", "--timestamp", "1735689600", "--tag", &image])
+                    .args(["--build-arg", &format!("BASE={base}"), "--build-arg", &format!("VERSION={version}")])
+                    .arg("--file")
+                    .arg(top.join("tests/image/Containerfile"))
+                    .arg(context),
+            )?;
+            // Both compressions that images come in.
+            let compression = if version == "1" { "gzip" } else { "zstd" };
+            tool::run_visibly(
+                builder_command(&builder)
+                    .args(["push", "--quiet", "--compression-format", compression, &image])
+                    .arg(format!("oci:{}:{version}", self.layout().display())),
+            )?;
+        }
+        say("making the installer's disk");
+        self.build_installer(&builder)
+    }
+
+    /// The installer is version 1 itself, booted from a plain file system.
+    fn build_installer(&self, builder: &Path) -> Result<()> {
+        let container = tool::run(builder_command(builder).args(["from", "localhost/debian-bls-test:1"]))?;
+        let container = container.trim();
+        let tree = tool::run(builder_command(builder).args(["mount", container]))?;
+        let tree = PathBuf::from(tree.trim());
+        let modules = tree.join("usr/lib/modules");
+        let kernel = fs::read_dir(&modules)?.next().context("the image has no kernel")??.path();
+        fs::copy(kernel.join("vmlinuz"), self.kernel())?;
+        fs::copy(kernel.join("initramfs.img"), self.initrd())?;
+        let disk = self.installer_disk();
+        tool::run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&tree).arg(&disk).arg("3G"))?;
+        tool::run(builder_command(builder).args(["rm", container]))?;
+        Ok(())
+    }
+
+    /// The OCI layout with both versions, tagged `1` and `2`.
+    pub fn layout(&self) -> PathBuf {
+        self.directory.join("os")
+    }
+
+    /// One version, in skopeo's syntax.
+    pub fn source(&self, version: u32) -> String {
+        format!("oci:{}:{version}", self.layout().display())
+    }
+
+    /// Root disk of the installer, ext4 without partitions.
+    pub fn installer_disk(&self) -> PathBuf {
+        self.directory.join("installer.raw")
+    }
+
+    /// Kernel of the installer.
+    pub fn kernel(&self) -> PathBuf {
+        self.directory.join("vmlinuz")
+    }
+
+    /// Initramfs of the installer.
+    pub fn initrd(&self) -> PathBuf {
+        self.directory.join("initramfs.img")
+    }
+
+    /// A place for what is made from these images, such as installed disks.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+fn builder_command(builder: &Path) -> Command {
+    let mut command = Command::new(builder);
+    command.env("OSUPDATE_CACHE", cache());
+    command
+}
+
+/// The source tree.
+pub fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
+}
+
+/// Where images are kept: `$OSUPDATE_CACHE`, or `.cache` in the source tree.
+pub fn cache() -> PathBuf {
+    std::env::var_os("OSUPDATE_CACHE").map_or_else(|| top().join(".cache"), PathBuf::from)
+}
+
+/// A name for the contents of these directories.
+fn key(directories: &[&Path]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for directory in directories {
+        add(&mut hash, directory)?;
+    }
+    Ok(hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn add(hash: &mut Sha256, directory: &Path) -> Result<()> {
+    let mut entries = fs::read_dir(directory)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .with_context(|| format!("reading {}", directory.display()))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        hash.update(entry.file_name().as_encoded_bytes());
+        hash.update([0]);
+        if entry.file_type()?.is_dir() {
+            add(hash, &path)?;
+        } else {
+            let mut contents = Vec::new();
+            fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut contents))?;
+            hash.update((contents.len() as u64).to_le_bytes());
+            hash.update(&contents);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What the tests of one run share: the images, and a disk on which version 1 was installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::images::Images;
+use crate::machine::{Boot, Config, Disk, DiskFormat, Machine, REGISTRY_IN_GUEST, overlay};
+use crate::registry::Registry;
+use crate::tool;
+
+/// Size of the disks that are installed to.
+pub const DISK_BYTES: u64 = 6 << 30;
+/// The image that installed machines follow, as they see it.
+pub fn reference() -> String {
+    format!("docker://{REGISTRY_IN_GUEST}/os:latest")
+}
+
+/// Shared by all tests.
+#[derive(Debug)]
+pub struct Lab {
+    images: Images,
+    installed: PathBuf,
+    install_account: String,
+}
+
+impl Lab {
+    /// Builds the images and installs version 1, unless the cache has them.
+    pub fn open(say: &dyn Fn(&str)) -> Result<Self> {
+        let images = Images::get(say)?;
+        let installed = images.directory().join("installed.raw");
+        let account = images.directory().join("install.txt");
+        if !account.exists() {
+            say("installing version 1 in a virtual machine");
+            let registry = registry(&images, 1)?;
+            let unfinished = images.directory().join("unfinished.raw");
+            empty_disk(&unfinished, DISK_BYTES)?;
+            let mut installer = installer(&images, &unfinished, registry.port())?;
+            let text = install(&mut installer, &install_command("/dev/vdb", ""))?;
+            installer.power_off()?;
+            fs::rename(&unfinished, &installed)?;
+            fs::write(&account, text)?;
+        }
+        let install_account = fs::read_to_string(account)?;
+        Ok(Self { images, installed, install_account })
+    }
+
+    /// The images.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// What `osupdate install` printed.
+    pub fn install_account(&self) -> &str {
+        &self.install_account
+    }
+
+    /// A registry in which `os:latest` is this version.
+    pub fn registry(&self, version: u32) -> Result<Registry> {
+        registry(&self.images, version)
+    }
+
+    /// Makes `os:latest` this version.
+    pub fn publish(&self, registry: &Registry, version: u32) -> Result<()> {
+        registry.push(&self.images.source(version), "os:latest")
+    }
+
+    /// A machine of its own on which version 1 was installed, not started yet.
+    pub fn installed(&self, name: &str, registry: &Registry, directory: &Path) -> Result<Config> {
+        let disk = overlay(&self.installed, DiskFormat::Raw, &directory.join("disk.qcow2"))?;
+        Ok(Config {
+            name: name.to_owned(),
+            boot: Boot::Firmware,
+            disks: vec![disk],
+            registry_port: Some(registry.port()),
+        })
+    }
+
+    /// An installer machine with an empty disk `/dev/vdb`.
+    pub fn installer(&self, target: &Path, registry: &Registry) -> Result<Machine> {
+        installer(&self.images, target, registry.port())
+    }
+}
+
+fn registry(images: &Images, version: u32) -> Result<Registry> {
+    let registry = Registry::start()?;
+    registry.push(&images.source(version), "os:latest")?;
+    Ok(registry)
+}
+
+fn installer(images: &Images, target: &Path, registry_port: u16) -> Result<Machine> {
+    Machine::boot(&Config {
+        name: "installer".to_owned(),
+        boot: Boot::Kernel {
+            kernel: images.kernel(),
+            initrd: images.initrd(),
+            arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
+        },
+        disks: vec![Disk::snapshot(images.installer_disk(), DiskFormat::Raw), Disk::new(target, DiskFormat::Raw)],
+        registry_port: Some(registry_port),
+    })
+}
+
+/// The command that installs `os:latest`, with a console that the harness sees.
+pub fn install_command(disk: &str, options: &str) -> String {
+    format!("osupdate install to-disk --source {} --plain-http --karg console=ttyS0 {options} {disk}", reference())
+}
+
+/// Runs an installation and returns what it printed.
+pub fn install(installer: &mut Machine, command: &str) -> Result<String> {
+    let reply = installer.run_for(&format!("{command} 2>&1"), Duration::from_secs(900))?;
+    if reply.status != 0 {
+        bail!("exit status {} of {command}:\n{}", reply.status, reply.stdout);
+    }
+    Ok(reply.stdout)
+}
+
+/// Makes an empty disk, sparse.
+pub fn empty_disk(path: &Path, size_bytes: u64) -> Result<()> {
+    let file = fs::File::create(path).with_context(|| format!("creating {}", path.display()))?;
+    file.set_len(size_bytes)?;
+    Ok(())
+}
+
+/// Writes the disk of a machine that is off as raw bytes, to be damaged.
+pub fn flatten(disk: &Disk, raw: &Path) -> Result<()> {
+    tool::run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(&disk.path).arg(raw))?;
+    Ok(())
+}
