@@ -6,9 +6,12 @@
 
 pub mod digest;
 pub mod dumpfile;
+pub mod durable;
 pub mod fsverity;
 pub mod kernel_args;
 pub mod observer;
+pub mod repository;
+pub mod splitstream;
 pub mod tree;
 
 pub use digest::{Algorithm, Digest};

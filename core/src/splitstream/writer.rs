@@ -1,0 +1,165 @@
+//! Writes a split stream into memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
+use zstd::stream::write::Encoder;
+
+use super::{ContentType, Header, Info, LG_BLOCK_SIZE, MAGIC, Range, VERSION};
+use crate::digest::{Algorithm, Digest};
+
+/// zstd's default level. Level, frame header and order of the sections are those of cfsctl, so that both tools write
+/// the same bytes for the same configuration and neither re-points the other's stream names.
+const LEVEL: i32 = 0;
+
+/// Builds a split stream; the large parts must be in the repository before the result is stored.
+///
+/// Adjacent inline bytes become one chunk. Refs keep the order of their first use.
+pub struct Writer {
+    algorithm: Algorithm,
+    content_type: ContentType,
+    stream: Encoder<'static, Vec<u8>>,
+    inline: Vec<u8>,
+    merged_size: u64,
+    object_refs: Refs,
+    stream_refs: Refs,
+    named_refs: BTreeMap<String, usize>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("content_type", &self.content_type)
+            .field("merged_size", &self.merged_size)
+            .field("named_refs", &self.named_refs.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Unique digests in order of first use.
+#[derive(Default)]
+struct Refs {
+    order: Vec<Digest>,
+    index: HashMap<Digest, usize>,
+}
+
+impl Refs {
+    fn index_of(&mut self, digest: Digest) -> usize {
+        *self.index.entry(digest).or_insert_with(|| {
+            self.order.push(digest);
+            self.order.len() - 1
+        })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.order.iter().flat_map(|digest| digest.as_bytes().iter().copied()).collect()
+    }
+}
+
+impl Writer {
+    /// An empty stream for a repository with this algorithm.
+    pub fn new(algorithm: Algorithm, content_type: ContentType) -> io::Result<Self> {
+        Ok(Self {
+            algorithm,
+            content_type,
+            stream: Encoder::new(Vec::new(), LEVEL)?,
+            inline: Vec::new(),
+            merged_size: 0,
+            object_refs: Refs::default(),
+            stream_refs: Refs::default(),
+            named_refs: BTreeMap::new(),
+        })
+    }
+
+    /// Appends bytes that are stored in the stream itself.
+    pub fn inline(&mut self, bytes: &[u8]) {
+        self.inline.extend_from_slice(bytes);
+    }
+
+    /// Appends a whole object of `size` bytes.
+    ///
+    /// # Panics
+    /// If the digest is of another algorithm than the stream's.
+    pub fn external(&mut self, digest: Digest, size: u64) -> io::Result<()> {
+        self.check(&digest);
+        self.flush_inline()?;
+        let index = self.object_refs.index_of(digest) as i64;
+        self.stream.write_all(&index.to_le_bytes())?;
+        self.merged_size += size;
+        Ok(())
+    }
+
+    /// Names another object under a label, which may not contain NUL. A label given twice names the later object.
+    ///
+    /// # Panics
+    /// If the digest is of another algorithm than the stream's.
+    pub fn named_ref(&mut self, label: &str, digest: Digest) {
+        self.check(&digest);
+        let index = self.stream_refs.index_of(digest);
+        self.named_refs.insert(label.to_owned(), index);
+    }
+
+    /// Completes the stream and returns the bytes to be stored as an object.
+    pub fn finish(mut self) -> io::Result<Vec<u8>> {
+        self.flush_inline()?;
+        let mut named_refs = Encoder::new(Vec::new(), LEVEL)?;
+        for (label, index) in &self.named_refs {
+            if label.contains('\0') {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the label of a named ref contains NUL"));
+            }
+            write!(named_refs, "{index}:{label}\0")?;
+        }
+        let sections =
+            [self.stream_refs.bytes(), self.object_refs.bytes(), named_refs.finish()?, self.stream.finish()?];
+
+        let mut end = (size_of::<Header>() + size_of::<Info>()) as u64;
+        let ranges = sections.each_ref().map(|section| {
+            let start = end;
+            end += section.len() as u64;
+            Range { start: U64::new(start), end: U64::new(end) }
+        });
+        let [stream_refs, object_refs, named_refs, stream] = ranges;
+        let header = Header {
+            magic: MAGIC,
+            version: VERSION,
+            flags: 0.into(),
+            algorithm: self.algorithm.kernel_id(),
+            lg_block_size: LG_BLOCK_SIZE,
+            info: Range { start: U64::new(size_of::<Header>() as u64), end: stream_refs.start },
+        };
+        let info = Info {
+            stream_refs,
+            object_refs,
+            stream,
+            named_refs,
+            content_type: U64::new(self.content_type.number()),
+            merged_size: U64::new(self.merged_size),
+        };
+
+        let mut out = Vec::with_capacity(end as usize);
+        out.extend_from_slice(header.as_bytes());
+        out.extend_from_slice(info.as_bytes());
+        for section in &sections {
+            out.extend_from_slice(section);
+        }
+        Ok(out)
+    }
+
+    fn flush_inline(&mut self) -> io::Result<()> {
+        if self.inline.is_empty() {
+            return Ok(());
+        }
+        let length = self.inline.len() as i64;
+        self.stream.write_all(&(-length).to_le_bytes())?;
+        self.stream.write_all(&self.inline)?;
+        self.merged_size += self.inline.len() as u64;
+        self.inline.clear();
+        Ok(())
+    }
+
+    fn check(&self, digest: &Digest) {
+        assert_eq!(digest.algorithm(), self.algorithm, "a split stream refers to objects of one algorithm");
+    }
+}
