@@ -257,7 +257,7 @@ impl fmt::Display for OciLayoutReference {
 }
 
 /// `sha256:` and 64 lower-case hex digits.
-fn is_digest(text: &str) -> bool {
+pub(super) fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:")
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
