@@ -4,11 +4,13 @@
 //! arm of [`Command::run`]. Doc comments of arguments are the help.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
 use crate::exit::{self, Outcome};
+use crate::log;
 use crate::output::Output;
 use crate::progress::{self, Mode};
 
@@ -46,7 +48,7 @@ pub struct Context {
     /// Where results go.
     pub output: Output,
     /// Where progress and warnings go; pass it to the libraries.
-    pub observer: Box<dyn Observer>,
+    pub observer: Arc<dyn Observer>,
 }
 
 impl std::fmt::Debug for Context {
@@ -69,6 +71,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let mode = if self.quiet { Mode::None } else { self.progress };
         let context = Context { output: Output::new(self.json), observer: progress::observer(mode) };
+        log::start(context.observer.clone());
         exit::report(self.command.run(&context))
     }
 }

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod commands;
 pub mod exit;
+mod log;
 pub mod output;
 pub mod progress;
 pub mod transport;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -26,12 +26,12 @@ pub enum Mode {
 }
 
 /// The observer for a mode; all write to standard error.
-pub fn observer(mode: Mode) -> Box<dyn Observer> {
+pub fn observer(mode: Mode) -> Arc<dyn Observer> {
     match mode {
-        Mode::Auto if std::io::stderr().is_terminal() => Box::new(Bars::default()),
-        Mode::Auto | Mode::Plain => Box::new(Lines::default()),
-        Mode::Json => Box::new(JsonLines::default()),
-        Mode::None => Box::new(WarningsOnly),
+        Mode::Auto if std::io::stderr().is_terminal() => Arc::new(Bars::default()),
+        Mode::Auto | Mode::Plain => Arc::new(Lines::default()),
+        Mode::Json => Arc::new(JsonLines::default()),
+        Mode::None => Arc::new(WarningsOnly),
     }
 }
 

@@ -192,7 +192,8 @@ impl RegistryImage {
         }
         let body = read_limited(response, MANIFEST_MAX).ok().flatten().unwrap_or_default();
         let list: Option<TagList> = serde_json::from_slice(&body).ok();
-        let tags = list.and_then(|list| list.tags).unwrap_or_default();
+        let mut tags = list.and_then(|list| list.tags).unwrap_or_default();
+        tags.sort_unstable();
         // Last ones: where tags are versions, the newer.
         let newest = tags.len().saturating_sub(TAGS_SHOWN);
         tags[newest..].iter().map(|tag| error::printable(tag)).collect()

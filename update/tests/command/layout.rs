@@ -1,0 +1,108 @@
+//! Small OCI images in layout directories, made by hand with `tar` and `gzip`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// An OCI layout directory that images are added to.
+pub(crate) struct Layout {
+    pub(crate) path: PathBuf,
+    index: Vec<Value>,
+}
+
+impl Layout {
+    pub(crate) fn create(path: &Path) -> Self {
+        fs::create_dir_all(path.join("blobs/sha256")).unwrap();
+        fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+        Self { path: path.to_owned(), index: Vec::new() }
+    }
+
+    fn blob(&self, bytes: &[u8]) -> (String, usize) {
+        let digest = sha256(bytes);
+        fs::write(self.path.join("blobs").join(digest.replace(':', "/")), bytes).unwrap();
+        (digest, bytes.len())
+    }
+
+    /// Adds an image for `architecture`, one gzip layer for each list of files, and returns its descriptor.
+    pub(crate) fn image(&self, architecture: &str, layers: &[&[(&str, &[u8])]]) -> Value {
+        let (mut diff_ids, mut descriptors) = (Vec::new(), Vec::new());
+        for files in layers {
+            let tar = tar(files);
+            diff_ids.push(sha256(&tar));
+            let (digest, size) = self.blob(&gzip(&tar));
+            let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+            descriptors.push(json!({"mediaType": media_type, "digest": digest, "size": size}));
+        }
+        let config = json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Labels": {"org.opencontainers.image.version": "1.2.3"}},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let (digest, size) = self.blob(config.to_string().as_bytes());
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": size},
+            "layers": descriptors,
+        });
+        let (digest, size) = self.blob(manifest.to_string().as_bytes());
+        json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest,
+            "size": size,
+            "platform": {"os": "linux", "architecture": architecture},
+        })
+    }
+
+    /// Adds a manifest list of images and returns its descriptor.
+    pub(crate) fn list(&self, images: &[&Value]) -> Value {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let list = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": images});
+        let (digest, size) = self.blob(list.to_string().as_bytes());
+        json!({"mediaType": media_type, "digest": digest, "size": size})
+    }
+
+    /// Gives an image or list a name.
+    pub(crate) fn tag(&mut self, name: &str, descriptor: &Value) {
+        let mut descriptor = descriptor.clone();
+        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        self.index.push(descriptor);
+        let index = json!({"schemaVersion": 2, "manifests": self.index});
+        fs::write(self.path.join("index.json"), index.to_string()).unwrap();
+    }
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, contents) in files {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+    let output = Command::new("tar")
+        .args(["--create", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--mode=u=rwX,go=rX", "--directory"])
+        .arg(dir.path())
+        .arg(".")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "tar failed");
+    output.stdout
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("layer");
+    fs::write(&file, bytes).unwrap();
+    let output = Command::new("gzip").args(["--stdout", "--no-name"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "gzip failed");
+    output.stdout
+}

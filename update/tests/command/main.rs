@@ -1,0 +1,7 @@
+//! The command and its registry client, against a real registry and a hostile server; all on the loopback interface.
+
+mod docker_registry;
+mod hostile;
+mod layout;
+mod real;
+mod server;

@@ -1,1 +1,0 @@
-//! Against Debian's docker-registry, filled by skopeo.
