@@ -23,44 +23,34 @@ pub fn reference() -> String {
 #[derive(Debug)]
 pub struct Lab {
     images: Images,
-    installed: PathBuf,
-    install_account: String,
 }
 
 impl Lab {
-    /// Builds the images and installs version 1, unless the cache has them.
+    /// Builds the images, unless the cache has them.
     pub fn open(say: &dyn Fn(&str)) -> Result<Self> {
-        let images = Images::get(say)?;
-        let installed = images.directory().join("installed.raw");
-        let account = images.directory().join("install.txt");
-        if !account.exists() {
-            say("installing version 1 in a virtual machine");
-            let registry = registry(&images, 1)?;
-            let unfinished = images.directory().join("unfinished.raw");
+        Ok(Self { images: Images::get(say)? })
+    }
+
+    /// A disk on which version 1 was installed, shared: not to be written to. Made once.
+    fn installed_disk(&self) -> Result<PathBuf> {
+        let installed = self.images.directory().join("installed.raw");
+        if !installed.exists() {
+            let registry = self.registry(1)?;
+            let unfinished = self.images.directory().join("unfinished.raw");
             empty_disk(&unfinished, DISK_BYTES)?;
-            let mut installer = installer(&images, &unfinished, registry.port())?;
-            let text = install(&mut installer, &install_command("/dev/vdb", ""))?;
+            let mut installer = self.installer(&unfinished, &registry)?;
+            install(&mut installer, &install_command("/dev/vdb", ""))?;
             installer.power_off()?;
             fs::rename(&unfinished, &installed)?;
-            fs::write(&account, text)?;
         }
-        let install_account = fs::read_to_string(account)?;
-        Ok(Self { images, installed, install_account })
-    }
-
-    /// The images.
-    pub fn images(&self) -> &Images {
-        &self.images
-    }
-
-    /// What `osupdate install` printed.
-    pub fn install_account(&self) -> &str {
-        &self.install_account
+        Ok(installed)
     }
 
     /// A registry in which `os:latest` is this version.
     pub fn registry(&self, version: u32) -> Result<Registry> {
-        registry(&self.images, version)
+        let registry = Registry::start()?;
+        self.publish(&registry, version)?;
+        Ok(registry)
     }
 
     /// Makes `os:latest` this version.
@@ -70,7 +60,7 @@ impl Lab {
 
     /// A machine of its own on which version 1 was installed, not started yet.
     pub fn installed(&self, name: &str, registry: &Registry, directory: &Path) -> Result<Config> {
-        let disk = overlay(&self.installed, DiskFormat::Raw, &directory.join("disk.qcow2"))?;
+        let disk = overlay(&self.installed_disk()?, DiskFormat::Raw, &directory.join("disk.qcow2"))?;
         Ok(Config {
             name: name.to_owned(),
             boot: Boot::Firmware,
@@ -79,29 +69,22 @@ impl Lab {
         })
     }
 
-    /// An installer machine with an empty disk `/dev/vdb`.
+    /// A running installer machine, which has `target` as its disk `/dev/vdb`.
     pub fn installer(&self, target: &Path, registry: &Registry) -> Result<Machine> {
-        installer(&self.images, target, registry.port())
+        Machine::boot(&Config {
+            name: "installer".to_owned(),
+            boot: Boot::Kernel {
+                kernel: self.images.kernel(),
+                initrd: self.images.initrd(),
+                arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
+            },
+            disks: vec![
+                Disk::snapshot(self.images.installer_disk(), DiskFormat::Raw),
+                Disk::new(target, DiskFormat::Raw),
+            ],
+            registry_port: Some(registry.port()),
+        })
     }
-}
-
-fn registry(images: &Images, version: u32) -> Result<Registry> {
-    let registry = Registry::start()?;
-    registry.push(&images.source(version), "os:latest")?;
-    Ok(registry)
-}
-
-fn installer(images: &Images, target: &Path, registry_port: u16) -> Result<Machine> {
-    Machine::boot(&Config {
-        name: "installer".to_owned(),
-        boot: Boot::Kernel {
-            kernel: images.kernel(),
-            initrd: images.initrd(),
-            arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
-        },
-        disks: vec![Disk::snapshot(images.installer_disk(), DiskFormat::Raw), Disk::new(target, DiskFormat::Raw)],
-        registry_port: Some(registry_port),
-    })
 }
 
 /// The command that installs `os:latest`, with a console that the harness sees.

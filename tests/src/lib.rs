@@ -9,6 +9,7 @@
 pub mod disk;
 pub mod guest;
 pub mod images;
+pub mod journey;
 pub mod lab;
 pub mod machine;
 pub mod protocol;

@@ -129,15 +129,18 @@ impl Machine {
 
     /// Waits until the guest has come up (again).
     pub fn wait_until_up(&mut self) -> Result<()> {
+        self.wait_until_up_for(BOOT_TIMEOUT)
+    }
+
+    /// Waits this long until the guest has come up (again).
+    pub fn wait_until_up_for(&mut self, timeout: Duration) -> Result<()> {
         let child = &mut self.child;
         let mut alive = || match child.try_wait()? {
             Some(status) => bail!("the machine ended: {status}"),
             None => Ok(()),
         };
-        let boot_id = self
-            .guest
-            .wait_for_hello(BOOT_TIMEOUT, &mut alive)
-            .with_context(|| format!("booting machine {}", self.name))?;
+        let boot_id =
+            self.guest.wait_for_hello(timeout, &mut alive).with_context(|| format!("booting machine {}", self.name))?;
         if self.boot_id.as_ref() == Some(&boot_id) {
             bail!("machine {} did not restart", self.name);
         }

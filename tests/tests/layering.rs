@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osupdate-deploy", &["osupdate-core", "osupdate-efi", "osupdate-record"]),
     ("osupdate-initramfs", &["osupdate-core", "osupdate-record"]),
     ("osupdate", &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-record"]),
-    ("osupdate-tests", &[]),
+    ("osupdate-tests", &["osupdate-core"]),
 ];
 
 /// Crates that have no place in an initramfs.

@@ -1,0 +1,213 @@
+//! A machine's life, in virtual machines with real firmware: named after what a machine does.
+//!
+//! All tests share the images and a disk on which version 1 was installed; each has a copy-on-write copy of it. They run one
+//! after the other: two emulated machines at once on two processors make both miss their time limits.
+
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use osupdate_tests::disk;
+use osupdate_tests::journey::{
+    Status, expect_local_changes, expect_running, image_of, large_file, make_local_changes, object_of, osupdate,
+};
+use osupdate_tests::lab::{DISK_BYTES, Lab, empty_disk, flatten, install, install_command};
+use osupdate_tests::machine::{Config, Disk, DiskFormat, Machine};
+use tempfile::TempDir;
+
+/// The shared lab, for one test at a time. A test that failed leaves it usable: it has changed copies only.
+fn lab() -> (&'static Lab, MutexGuard<'static, ()>) {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let lab = LAB.get_or_init(|| Lab::open(&|text| eprintln!("lab: {text}")).unwrap());
+    (lab, turn)
+}
+
+fn directory() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+/// The same machine with the disk as raw bytes, to be damaged.
+fn with_raw_disk(config: &Config, directory: &TempDir) -> (Config, std::path::PathBuf) {
+    let raw = directory.path().join("disk.raw");
+    flatten(&config.disks[0], &raw).unwrap();
+    (Config { disks: vec![Disk::new(&raw, DiskFormat::Raw)], ..config.clone() }, raw)
+}
+
+#[test]
+fn installed_machine_boots_verified_and_says_so() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("installed", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    let status = expect_running(&mut machine, "1").unwrap();
+    let booted = status.booted.as_ref().unwrap();
+    assert!(booted.image.reference.ends_with("10.0.2.100:5000/os:latest"), "{status:?}");
+    assert!(booted.image.manifest_digest.starts_with("sha256:"), "{status:?}");
+    assert!(status.staged.is_none() && status.rollback.is_none(), "{status:?}");
+    let mounts =
+        machine.output("findmnt --noheadings --output TARGET,FSTYPE /etc /var /sysroot 2>&1 || findmnt").unwrap();
+    assert!(machine.output("findmnt --noheadings --output FSTYPE --mountpoint /etc").unwrap() == "overlay", "{mounts}");
+    // status needs no privileges.
+    let human = machine.output("setpriv --reuid=65534 --clear-groups osupdate status").unwrap();
+    assert!(human.contains("verified") && human.contains("os:latest"), "{human}");
+    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
+}
+
+#[test]
+fn upgrade_carries_etc_and_var_and_rollback_goes_back_and_forward() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("upgraded", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    make_local_changes(&mut machine).unwrap();
+
+    let nothing = osupdate(&mut machine, "upgrade").unwrap();
+    assert!(Status::of(&mut machine).unwrap().staged.is_none(), "{nothing}");
+
+    lab.publish(&registry, 2).unwrap();
+    osupdate(&mut machine, "upgrade").unwrap();
+    let status = Status::of(&mut machine).unwrap();
+    assert_eq!(status.staged_version(), Some("2"), "{status:?}");
+    assert_eq!(status.booted_version(), Some("1"), "{status:?}");
+    // What is changed between staging and reboot counts too.
+    machine.output("echo late > /etc/added.d/late.conf").unwrap();
+
+    machine.reboot().unwrap();
+    let status = expect_running(&mut machine, "2").unwrap();
+    assert_eq!(status.rollback_version(), Some("1"), "{status:?}");
+    expect_local_changes(&mut machine, "2").unwrap();
+    assert_eq!(machine.output("cat /etc/added.d/late.conf").unwrap(), "late");
+    machine.output("echo 'only with version 2' > /etc/added.d/second.conf").unwrap();
+
+    osupdate(&mut machine, "rollback").unwrap();
+    machine.reboot().unwrap();
+    let status = expect_running(&mut machine, "1").unwrap();
+    assert_eq!(status.rollback_version(), Some("2"), "{status:?}");
+    expect_local_changes(&mut machine, "1").unwrap();
+    machine.output("test ! -e /etc/added.d/second.conf").unwrap();
+
+    osupdate(&mut machine, "rollback").unwrap();
+    machine.reboot().unwrap();
+    expect_running(&mut machine, "2").unwrap();
+    expect_local_changes(&mut machine, "2").unwrap();
+    assert_eq!(machine.output("cat /etc/added.d/second.conf").unwrap(), "only with version 2");
+}
+
+#[test]
+fn flipped_byte_of_an_object_gives_an_io_error() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("damaged-object", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    machine.output("cat /usr/share/versions/large > /dev/null").unwrap();
+    let object = object_of(&large_file(1));
+    machine.power_off().unwrap();
+
+    let (config, raw) = with_raw_disk(&config, &directory);
+    disk::flip_byte(&raw, &object, 200_000).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    expect_running(&mut machine, "1").unwrap();
+    let reply = machine.run("cat /usr/share/versions/large > /tmp/copy").unwrap();
+    assert_ne!(reply.status, 0, "reading a damaged file should fail");
+    assert!(reply.stderr.contains("Input/output error"), "{}", reply.stderr);
+    let wrong = machine.output("tr -d 1 < /tmp/copy | wc -c").unwrap();
+    assert_eq!(wrong, "0", "wrong data was read");
+    let fsck = machine.run("osupdate repo fsck 2>&1").unwrap();
+    assert_eq!(fsck.status, 3, "{}", fsck.stdout);
+    assert!(fsck.stdout.contains(&object["/composefs/objects/".len()..]), "{}", fsck.stdout);
+}
+
+#[test]
+fn flipped_byte_of_the_image_refuses_the_boot() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("damaged-image", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    let id = Status::of(&mut machine).unwrap().booted.unwrap().id;
+    machine.power_off().unwrap();
+
+    let (config, raw) = with_raw_disk(&config, &directory);
+    disk::flip_byte(&raw, &image_of(&id), 70_000).unwrap();
+    let mut machine = Machine::start(&config).unwrap();
+    machine.wait_for_console(&id, Duration::from_secs(180)).unwrap();
+    machine.wait_for_console("expected", Duration::from_secs(60)).unwrap();
+    // It must stay down, not come up a little later.
+    assert!(machine.wait_until_up_for(Duration::from_secs(60)).is_err(), "the machine came up on a damaged image");
+}
+
+#[test]
+fn killed_upgrade_leaves_the_booted_system_and_the_next_one_completes() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("killed-upgrade", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    lab.publish(&registry, 2).unwrap();
+    for after in ["1", "4"] {
+        machine.run(&format!("timeout --signal=KILL {after} osupdate upgrade")).unwrap();
+    }
+    machine.cut_power();
+    let mut machine = Machine::boot(&config).unwrap();
+    expect_running(&mut machine, "1").unwrap();
+    osupdate(&mut machine, "upgrade").unwrap();
+    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
+    machine.reboot().unwrap();
+    expect_running(&mut machine, "2").unwrap();
+}
+
+#[test]
+fn installation_refuses_bad_disks_and_bad_images_before_it_touches_anything() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let target = directory.path().join("target.raw");
+    empty_disk(&target, 300 << 20).unwrap();
+    let mut installer = lab.installer(&target, &registry).unwrap();
+    let mut refused = |command: &str, parts: &[&str]| {
+        let reply = installer.run(&format!("{command} 2>&1")).unwrap();
+        assert_ne!(reply.status, 0, "{command}");
+        for part in parts {
+            assert!(reply.stdout.contains(part), "{command}: {part:?} is not in: {}", reply.stdout);
+        }
+        assert_eq!(installer.output("wipefs --noheadings /dev/vdb").unwrap(), "", "{command} wrote to the disk");
+    };
+    refused(&install_command("/dev/vdb", ""), &["/dev/vdb", "too small"]);
+    refused(&install_command("/dev/vda", ""), &["/dev/vda", "in use"]);
+    refused(&install_command("/dev/none", ""), &["/dev/none"]);
+    refused(
+        "osupdate install to-disk --plain-http --source docker://10.0.2.100:5000/os:none /dev/vdb",
+        &["none", "latest"],
+    );
+    refused(
+        "osupdate install to-disk --plain-http --source docker://10.0.2.100:1/os:latest /dev/vdb",
+        &["10.0.2.100:1"],
+    );
+    refused("osupdate install to-disk --source docker://10.0.2.100:5000/os:latest /dev/vdb", &["--plain-http"]);
+    refused("setpriv --reuid=65534 --clear-groups osupdate install to-disk --source oci:/tmp /dev/vdb", &["root"]);
+    refused("osupdate upgrade", &["not an osupdate system"]);
+}
+
+#[test]
+fn btrfs_root_found_by_partition_type_boots_verified() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let target = directory.path().join("target.raw");
+    empty_disk(&target, DISK_BYTES).unwrap();
+    let mut installer = lab.installer(&target, &registry).unwrap();
+    installer.output("mkfs.ext4 -q /dev/vdb").unwrap();
+    let command = install_command("/dev/vdb", "--filesystem btrfs --root-mount-spec auto");
+    let refused = installer.run(&format!("{command} 2>&1")).unwrap();
+    assert!(refused.status != 0 && refused.stdout.contains("--wipe"), "{}", refused.stdout);
+    install(&mut installer, &command.replace("to-disk", "to-disk --wipe")).unwrap();
+    installer.power_off().unwrap();
+
+    let config = Config {
+        name: "btrfs".to_owned(),
+        boot: osupdate_tests::machine::Boot::Firmware,
+        disks: vec![Disk::new(&target, DiskFormat::Raw)],
+        registry_port: Some(registry.port()),
+    };
+    let mut machine = Machine::boot(&config).unwrap();
+    expect_running(&mut machine, "1").unwrap();
+    assert_eq!(machine.output("findmnt --noheadings --output FSTYPE --mountpoint /sysroot").unwrap(), "btrfs");
+    assert!(!machine.output("cat /proc/cmdline").unwrap().contains("root="));
+}
