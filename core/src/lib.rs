@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod dumpfile;
 pub mod durable;
+pub mod erofs;
 pub mod fsverity;
 pub mod kernel_args;
 pub mod observer;

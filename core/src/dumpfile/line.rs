@@ -16,6 +16,15 @@ const XATTR_VALUE_MAX: usize = 65535;
 /// All extended attributes of an entry, counted as the C tools do: 12 bytes, then 7 and name and value for each.
 const XATTR_TOTAL_MAX: usize = 32767;
 
+const S_IFMT: u16 = 0o170000;
+const S_IFIFO: u16 = 0o010000;
+const S_IFCHR: u16 = 0o020000;
+const S_IFDIR: u16 = 0o040000;
+const S_IFBLK: u16 = 0o060000;
+const S_IFREG: u16 = 0o100000;
+const S_IFLNK: u16 = 0o120000;
+const S_IFSOCK: u16 = 0o140000;
+
 /// What a line makes.
 #[derive(Debug)]
 pub(super) enum Kind {
@@ -32,15 +41,29 @@ pub(super) struct Line<'t> {
 }
 
 /// Hands out the fields of a line one after the other.
-struct Fields<'t>(std::slice::Split<'t, u8, fn(&u8) -> bool>);
+struct Fields<'t> {
+    /// What follows the last field; `None` at the end of the line.
+    rest: Option<&'t [u8]>,
+}
+
+impl<'t> Iterator for Fields<'t> {
+    type Item = &'t [u8];
+
+    fn next(&mut self) -> Option<&'t [u8]> {
+        let line = self.rest?;
+        match line.iter().position(|&byte| byte == b' ') {
+            Some(space) => {
+                self.rest = Some(&line[space + 1..]);
+                Some(&line[..space])
+            }
+            None => self.rest.take(),
+        }
+    }
+}
 
 impl<'t> Fields<'t> {
-    fn new(line: &'t [u8]) -> Self {
-        Self(line.split(|&byte| byte == b' '))
-    }
-
     fn required(&mut self, name: &'static str) -> Result<&'t [u8], ParseProblem> {
-        match self.0.next() {
+        match self.next() {
             None => Err(ParseProblem::FieldMissing(name)),
             Some([]) => Err(ParseProblem::FieldEmpty(name)),
             Some(field) => Ok(field),
@@ -89,13 +112,13 @@ impl<'t> Line<'t> {
         if line.contains(&0) {
             return Err(ParseProblem::Nul);
         }
-        let mut fields = Fields::new(line);
+        let mut fields = Fields { rest: Some(line) };
         let path = unescape(fields.required("PATH")?)?;
         check_path(&path)?;
         let size_field = fields.required("SIZE")?;
         let mode_field = fields.required("MODE")?;
         if let Some(mode) = mode_field.strip_prefix(b"@") {
-            if parse_mode(mode)?.0 == 0o040000 {
+            if parse_mode(mode)?.0 == S_IFDIR {
                 return Err(ParseProblem::LinkToDirectory);
             }
             for ignored in ["NLINK", "UID", "GID", "RDEV", "MTIME"] {
@@ -114,32 +137,38 @@ impl<'t> Line<'t> {
         let rdev: u64 = fields.number("RDEV")?;
         let (mtime_secs, mtime_nanos) = parse_mtime(fields.required("MTIME")?).ok_or(ParseProblem::Mtime)?;
         let payload = fields.optional("PAYLOAD")?;
-        let content = fields.optional("CONTENT")?;
-        let digest = fields.optional("DIGEST")?.map(|hex| parse_digest(&hex)).transpose()?;
+        // Content and digest mean something for regular files only; lines of others may end before them.
+        let mut content_field = |name| match file_type {
+            S_IFREG => fields.optional(name),
+            _ if fields.rest.is_none() => Ok(None),
+            _ => fields.optional(name),
+        };
+        let content = content_field("CONTENT")?;
+        let digest = content_field("DIGEST")?.map(|hex| parse_digest(&hex)).transpose()?;
         let xattrs = parse_xattrs(fields)?;
         let stat = Stat { mode, uid, gid, mtime_secs, mtime_nanos, xattrs };
 
         if payload.as_ref().is_some_and(|payload| payload.contains(&0)) {
             return Err(ParseProblem::FieldNul("PAYLOAD"));
         }
-        if file_type != 0o100000 {
+        if file_type != S_IFREG {
             let unexpected = [("CONTENT", content.is_some()), ("DIGEST", digest.is_some())];
             if let Some((field, _)) = unexpected.iter().find(|(_, set)| *set) {
                 return Err(ParseProblem::FieldUnexpected(field));
             }
         }
-        if !matches!(file_type, 0o020000 | 0o060000) && rdev != 0 {
+        if !matches!(file_type, S_IFCHR | S_IFBLK | S_IFDIR) && rdev != 0 {
             return Err(ParseProblem::FieldUnexpected("RDEV"));
         }
         // Images have 32 bits for a device number; dumps of 64-bit ones are cut to that, as all writers do.
         let rdev = rdev as u32;
         let kind = match file_type {
-            0o040000 => return Ok(Self { path, kind: Kind::Directory(stat) }),
-            0o100000 => LeafKind::Regular(parse_content(size, payload, content, digest)?),
-            0o120000 => LeafKind::Symlink(parse_target(payload)?),
-            0o020000 => LeafKind::CharDevice(rdev),
-            0o060000 => LeafKind::BlockDevice(rdev),
-            0o010000 => LeafKind::Fifo,
+            S_IFDIR => return Ok(Self { path, kind: Kind::Directory(stat) }),
+            S_IFREG => LeafKind::Regular(parse_content(size, payload, content, digest)?),
+            S_IFLNK => LeafKind::Symlink(parse_target(payload)?),
+            S_IFCHR => LeafKind::CharDevice(rdev),
+            S_IFBLK => LeafKind::BlockDevice(rdev),
+            S_IFIFO => LeafKind::Fifo,
             _ => LeafKind::Socket,
         };
         let special = !matches!(kind, LeafKind::Regular(_) | LeafKind::Symlink(_) | LeafKind::CharDevice(0));
@@ -150,17 +179,17 @@ impl<'t> Line<'t> {
     }
 }
 
-/// Type bits (one of the seven types) and permission bits.
+/// Type bits (one of the seven types) and permission bits. Images have 16 bits for a mode; more are cut off, as all
+/// writers do.
 fn parse_mode(octal: &[u8]) -> Result<(u16, u16), ParseProblem> {
     let mode = str::from_utf8(octal)
         .ok()
         .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|digits| u16::from_str_radix(digits, 8).ok())
+        .and_then(|digits| u32::from_str_radix(digits, 8).ok())
         .ok_or(ParseProblem::Number("MODE"))?;
-    match mode & 0o170000 {
-        known @ (0o010000 | 0o020000 | 0o040000 | 0o060000 | 0o100000 | 0o120000 | 0o140000) => {
-            Ok((known, mode & 0o7777))
-        }
+    let mode = mode as u16;
+    match mode & S_IFMT {
+        known @ (S_IFIFO | S_IFCHR | S_IFDIR | S_IFBLK | S_IFREG | S_IFLNK | S_IFSOCK) => Ok((known, mode & 0o7777)),
         _ => Err(ParseProblem::Type),
     }
 }
@@ -226,7 +255,7 @@ fn parse_content(
 /// A key that comes again replaces its value.
 fn parse_xattrs(fields: Fields<'_>) -> Result<Xattrs, ParseProblem> {
     let mut xattrs = Xattrs::new();
-    for field in fields.0 {
+    for field in fields {
         let equals = field.iter().position(|&byte| byte == b'=').ok_or(ParseProblem::XattrEquals)?;
         let name = unescape(&field[..equals])?;
         let value = unescape(&field[equals + 1..])?;

@@ -1,6 +1,6 @@
 //! Tree to dumpfile.
 
-use std::collections::{HashMap, btree_map};
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::escape::{Context, escape};
@@ -18,8 +18,7 @@ pub fn write(tree: &Tree, out: &mut dyn Write) -> io::Result<()> {
     directory_line(b"/", &tree.root, &mut line)?;
     out.write_all(&line)?;
 
-    let mut open: Vec<(&Directory, btree_map::Iter<'_, Box<[u8]>, Entry>, usize)> =
-        vec![(&tree.root, tree.root.entries.iter(), 0)];
+    let mut open = vec![(&tree.root, tree.root.entries.iter(), 0)];
     while let Some((directory, entries, path_len)) = open.last_mut() {
         let directory: &Directory = directory;
         path.truncate(*path_len);
