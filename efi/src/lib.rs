@@ -1,2 +1,20 @@
-//! Placeholder.
+//! Boot entries, boot files, the loader and its variables: all that osupdate has on the ESP.
+#![doc = ""]
+#![doc = include_str!("../LAYOUT.md")]
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod boot_digest;
+pub mod entry;
+pub mod esp;
+mod medium;
+pub mod name;
+pub mod order;
+pub mod paths;
+pub mod version;
+
+pub use boot_digest::{BootDigest, ParseBootDigestError, Source};
+pub use entry::{Entry, Program};
+pub use esp::Esp;
+pub use medium::AccessError;
+pub use name::{BootTries, EntryName};
