@@ -38,6 +38,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::digest::{Algorithm, Digest};
+use crate::erofs::Format;
 use metadata::{FILE_NAME, Metadata};
 
 /// Directory of the objects.
@@ -233,12 +234,12 @@ impl Repository {
         &self.path
     }
 
-    /// Numbers of the image formats to be written: first the default, which refs point at, then the others.
-    pub fn image_formats(&self) -> Vec<u8> {
+    /// The image formats to be written: first the default, which refs point at, then the others.
+    pub fn image_formats(&self) -> Vec<Format> {
         let formats = self.metadata.formats();
-        let mut numbers = vec![formats.default];
-        numbers.extend(formats.extra.iter().filter(|extra| **extra != formats.default));
-        numbers
+        let extra = formats.extra.iter().filter(|extra| **extra != formats.default);
+        // Parsing has refused numbers that are no format.
+        std::iter::once(&formats.default).chain(extra).filter_map(|number| Format::from_number(*number)).collect()
     }
 
     /// The directory of the objects, for overlay mounts.

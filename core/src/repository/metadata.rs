@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::digest::Algorithm;
+use crate::erofs::Format;
 
 /// Name of the file in the repository directory.
 pub(super) const FILE_NAME: &str = "meta.json";
@@ -40,10 +41,10 @@ struct Features {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Formats {
     /// The format that refs point at.
-    pub(super) default: u8,
+    pub(super) default: u32,
     /// Formats that are written beside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) extra: Vec<u8>,
+    pub(super) extra: Vec<u32>,
 }
 
 impl Formats {
@@ -66,7 +67,7 @@ pub enum MetadataError {
     Incompatible(Vec<String>),
     /// An image format that does not exist.
     #[error("image format {0} does not exist")]
-    Format(u8),
+    Format(u32),
 }
 
 impl Metadata {
@@ -94,7 +95,10 @@ impl Metadata {
             return Err(MetadataError::Incompatible(metadata.features.incompatible));
         }
         let formats = metadata.formats();
-        match std::iter::once(&formats.default).chain(&formats.extra).find(|format| **format > 2) {
+        match std::iter::once(&formats.default)
+            .chain(&formats.extra)
+            .find(|format| Format::from_number(**format).is_none())
+        {
             Some(format) => Err(MetadataError::Format(*format)),
             None => Ok(metadata),
         }

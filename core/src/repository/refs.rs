@@ -156,11 +156,6 @@ impl Repository {
             .map_err(|errno| self.file_error("examine", path, errno))?;
         Ok(FileType::from_raw_mode(stat.st_mode))
     }
-
-    /// Removes a symlink of ours; the caller syncs.
-    pub(super) fn unlink(&self, path: &str) -> Result<(), FileError> {
-        unlinkat(&self.dir, path, AtFlags::empty()).map_err(|errno| self.file_error("remove", path, errno))
-    }
 }
 
 /// The first-level name in a ref's target: its last component. `None`: there is none.

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::durable::with_temporary_name;
+use crate::proc_fd;
 
 /// Begins the names of unfinished objects, where the file system has no `O_TMPFILE` or an object is replaced.
 pub(super) const PREFIX: &str = ".tmp-object-";
@@ -49,7 +50,7 @@ impl<'a> Temporary<'a> {
     /// Replaces the writable descriptor by a read-only one, as sealing demands.
     pub(super) fn make_read_only(&mut self) -> rustix::io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        self.file = openat(CWD, proc_path(self.file.as_fd()), flags, Mode::empty())?.into();
+        self.file = openat(CWD, proc_fd::path(self.file.as_fd()), flags, Mode::empty())?.into();
         Ok(())
     }
 
@@ -83,7 +84,7 @@ impl<'a> Temporary<'a> {
     }
 
     fn link_as(&self, path: &str) -> rustix::io::Result<()> {
-        linkat(CWD, proc_path(self.file.as_fd()), self.dir, path, AtFlags::SYMLINK_FOLLOW)
+        linkat(CWD, proc_fd::path(self.file.as_fd()), self.dir, path, AtFlags::SYMLINK_FOLLOW)
     }
 }
 
@@ -105,11 +106,6 @@ impl Drop for Temporary<'_> {
             tracing::warn!("cannot remove {name}: {errno}, ignoring: the next collection will");
         }
     }
-}
-
-/// The path under which the kernel offers an open file.
-pub(super) fn proc_path(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 #[cfg(test)]
