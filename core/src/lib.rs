@@ -15,6 +15,7 @@ pub mod observer;
 mod proc_fd;
 pub mod repository;
 pub mod splitstream;
+pub mod tar;
 pub mod tree;
 
 pub use digest::{Algorithm, Digest};

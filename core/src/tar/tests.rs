@@ -1,0 +1,188 @@
+use super::fake::{Archive, Fields, sum};
+use super::*;
+use crate::digest::{Algorithm, Digest};
+
+/// An archive in memory; contents become objects named by their first byte.
+struct Memory<'a>(&'a [u8]);
+
+impl Input for Memory<'_> {
+    type Error = FormatError;
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FormatError> {
+        let n = buffer.len().min(self.0.len());
+        buffer[..n].copy_from_slice(&self.0[..n]);
+        self.0 = &self.0[n..];
+        Ok(n)
+    }
+
+    fn contents(&mut self, size: u64) -> Result<Option<Content>, FormatError> {
+        let Some((body, rest)) = self.0.split_at_checked(size as usize) else {
+            return Ok(None);
+        };
+        self.0 = rest;
+        Ok(Some(Content::object(object(body[0]), size)))
+    }
+}
+
+fn object(byte: u8) -> Digest {
+    Digest::new(Algorithm::Sha256, &[byte; 32]).unwrap()
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<Entry>, FormatErrorKind> {
+    let mut reader = Reader::new(Memory(bytes));
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry().map_err(|error| error.kind)? {
+        entries.push(entry);
+    }
+    assert!(reader.finish().unwrap().0.is_empty());
+    Ok(entries)
+}
+
+fn paths(bytes: &[u8]) -> Vec<String> {
+    read(bytes).unwrap().into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect()
+}
+
+#[test]
+fn all_kinds_are_read() {
+    let mut archive = Archive::default();
+    archive.directory("d/").file("d/small", &[b's'; 64]).file("d/large", &[b'l'; 65]).file("d/empty", b"");
+    archive.link(b'1', "d/hard", "d/small").link(b'2', "d/soft", "small").entry(b'6', "d/fifo", b"");
+    archive.header(b"d/tty", &Fields { device: (4, 64), ..Fields::new(b'3') });
+    archive.header(b"d/disk", &Fields { device: (259, 0x1_2345), ..Fields::new(b'4') });
+    archive.entry(b'V', "label", b"dropped");
+    let entries = read(&archive.end()).unwrap();
+    let kinds: Vec<_> = entries.into_iter().map(|entry| entry.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            EntryKind::Directory,
+            EntryKind::Regular(Content::Inline([b's'; 64].into())),
+            EntryKind::Regular(Content::object(object(b'l'), 65)),
+            EntryKind::Regular(Content::Inline([].into())),
+            EntryKind::HardLink(b"d/small".into()),
+            EntryKind::Symlink(b"small".into()),
+            EntryKind::Fifo,
+            EntryKind::CharDevice(4 << 8 | 64),
+            EntryKind::BlockDevice(0x45 | 259 << 8 | 0x1_2300 << 12),
+            EntryKind::Other(b'V'),
+        ]
+    );
+}
+
+#[test]
+fn pax_overrules_long_names_and_they_overrule_the_header() {
+    let mut archive = Archive::default();
+    archive.entry(b'L', "././@LongLink", b"long\0").file("short", b"");
+    archive.entry(b'L', "././@LongLink", b"long").pax(&[("path", b"pax"), ("mtime", b"-1.5"), ("uid", b"70000")]);
+    archive.entry(b'K', "././@LongLink", b"target\0").link(b'2', "short", "x");
+    let prefixed = archive.header(b"name", &Fields::new(b'0'));
+    prefixed[345..348].copy_from_slice(b"a/b");
+    sum(prefixed);
+    let entries = read(&archive.end()).unwrap();
+    assert_eq!(entries[0].path, b"long");
+    assert_eq!(entries[1].path, b"pax");
+    assert_eq!(entries[1].kind, EntryKind::Symlink(b"target".into()));
+    assert_eq!((entries[1].stat.mtime_secs, entries[1].stat.mtime_nanos), (-2, 500_000_000));
+    assert_eq!(entries[1].stat.uid, 70_000);
+    assert_eq!(entries[2].path, b"a/b/name");
+}
+
+#[test]
+fn gnu_headers_have_no_prefix() {
+    let mut archive = Archive::default();
+    let block = archive.header(b"name", &Fields::new(b'0'));
+    block[257..265].copy_from_slice(b"ustar  \0");
+    block[345..356].copy_from_slice(b"14300000000");
+    sum(block);
+    assert_eq!(paths(&archive.end()), ["name"]);
+}
+
+#[test]
+fn pax_size_is_the_size() {
+    let mut archive = Archive::default();
+    archive.pax(&[("size", b"70")]).header(b"f", &Fields::new(b'0'));
+    archive.body(&[b'z'; 70]);
+    archive.file("g", b"");
+    let entries = read(&archive.end()).unwrap();
+    assert_eq!(entries[0].kind, EntryKind::Regular(Content::object(object(b'z'), 70)));
+    assert_eq!(entries[1].path, b"g");
+}
+
+#[test]
+fn the_end_may_be_missing_or_followed_by_anything_but_not_halved() {
+    let mut archive = Archive::default();
+    let entries = archive.file("a", b"x").0.clone();
+    assert_eq!(paths(&entries), ["a"]);
+    assert_eq!(paths(b""), [""; 0]);
+    assert_eq!(paths(&[&entries[..], &[0; 1024], b"anything"].concat()), ["a"]);
+    assert_eq!(paths(&[&entries[..], &[0; 512], &entries].concat()), ["a", "a"]);
+    assert_eq!(read(&[&entries[..], &[0; 512]].concat()), Err(FormatErrorKind::TruncatedEnd));
+    assert_eq!(read(&[&entries[..], &[0; 100]].concat()), Err(FormatErrorKind::Truncated));
+    assert_eq!(read(&entries[..entries.len() - 1]), Err(FormatErrorKind::Truncated));
+    assert_eq!(read(&entries[..512]), Err(FormatErrorKind::Truncated));
+    let large = Archive::default().file("a", &[1; 600]).0.clone();
+    assert_eq!(read(&large[..1000]), Err(FormatErrorKind::Truncated));
+}
+
+#[test]
+fn a_changed_header_is_noticed() {
+    let mut bytes = Archive::default().file("a", b"x").end();
+    bytes[0] = b'b';
+    assert_eq!(read(&bytes), Err(FormatErrorKind::Checksum));
+    assert_eq!(read(&[b'x'; 1024]), Err(FormatErrorKind::Checksum));
+}
+
+#[test]
+fn what_readers_would_understand_differently_is_refused() {
+    let sized = |typeflag| {
+        let mut archive = Archive::default();
+        archive.header(b"n", &Fields { size: 10, ..Fields::new(typeflag) });
+        read(&archive.end())
+    };
+    for typeflag in b'1'..=b'6' {
+        let expected = FormatErrorKind::UnexpectedContents { path: "n".into(), size: 10 };
+        assert_eq!(sized(typeflag), Err(expected), "{}", typeflag as char);
+    }
+    let twice = |typeflag, what| {
+        let bytes = Archive::default().entry(typeflag, "x", b"1\0").entry(typeflag, "x", b"2\0").file("f", b"").end();
+        assert_eq!(read(&bytes), Err(FormatErrorKind::Duplicate(what)));
+    };
+    twice(b'L', "long name");
+    twice(b'K', "long link");
+    let pax = Archive::default().pax(&[("uid", b"1")]).pax(&[("gid", b"1")]).file("f", b"").end();
+    assert_eq!(read(&pax), Err(FormatErrorKind::Duplicate("PAX")));
+    let dangling = Archive::default().pax(&[("uid", b"1")]).end();
+    assert_eq!(read(&dangling), Err(FormatErrorKind::ExtensionWithoutEntry));
+    let nameless = Archive::default().file("", b"").end();
+    assert_eq!(read(&nameless), Err(FormatErrorKind::EmptyName));
+}
+
+#[test]
+fn sparse_files_are_refused() {
+    let sparse = Err(FormatErrorKind::Sparse("f".into()));
+    assert_eq!(read(&Archive::default().entry(b'S', "f", b"").end()), sparse);
+    assert_eq!(read(&Archive::default().pax(&[("GNU.sparse.major", b"1")]).file("f", b"").end()), sparse);
+}
+
+#[test]
+fn extension_headers_are_bounded() {
+    let mut archive = Archive::default();
+    archive.header(b"x", &Fields { size: EXTENSION_BYTES_MAX + 1, ..Fields::new(b'x') });
+    // No body follows: the size alone is refused, before memory is taken for it.
+    assert_eq!(read(&archive.0), Err(FormatErrorKind::ExtensionsTooLarge));
+    let mut archive = Archive::default();
+    let half = vec![b'n'; EXTENSION_BYTES_MAX as usize / 2 + 1];
+    archive.entry(b'L', "x", &half).entry(b'K', "x", &half).file("f", b"");
+    assert_eq!(read(&archive.end()), Err(FormatErrorKind::ExtensionsTooLarge));
+    let mut archive = Archive::default();
+    for _ in 0..=PENDING_EXTENSIONS_MAX {
+        archive.entry(b'g', "x", b"");
+    }
+    assert_eq!(read(&archive.file("f", b"").end()), Err(FormatErrorKind::ExtensionsTooLarge));
+}
+
+#[test]
+fn global_headers_are_passed_over() {
+    let bytes = Archive::default().entry(b'g', "x", b"12 path=a=b\n").file("f", b"").end();
+    assert_eq!(paths(&bytes), ["f"]);
+}
