@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod boot;
 pub mod digest;
 pub mod dumpfile;
 pub mod durable;
@@ -16,6 +17,7 @@ mod proc_fd;
 pub mod repository;
 pub mod splitstream;
 pub mod tar;
+pub mod transform;
 pub mod tree;
 
 pub use digest::{Algorithm, Digest};

@@ -4,6 +4,7 @@
 //! their names and point at leaves by [`LeafId`], so that a hard link is two entries with one id. The tree knows
 //! nothing of stubs, whiteout escapes or overlay xattrs: the EROFS writer adds them and the reader removes them.
 
+mod follow;
 mod names;
 
 use std::collections::BTreeMap;
