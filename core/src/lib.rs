@@ -13,6 +13,7 @@ pub mod fsverity;
 pub mod kernel_args;
 pub mod mount;
 pub mod observer;
+pub mod oci;
 mod proc_fd;
 pub mod repository;
 pub mod splitstream;

@@ -1,8 +1,11 @@
 //! Split streams in the repository and their names.
 
+use std::os::fd::AsFd;
+
 use thiserror::Error;
 
-use super::{FileError, Namespace, ObjectError, PublishError, Repository};
+use super::link::is_first_level_name;
+use super::{FileError, Namespace, ObjectError, PublishError, Repository, names};
 use crate::digest::Digest;
 use crate::splitstream::{ContentType, ReadError, Reader};
 
@@ -32,6 +35,14 @@ impl Repository {
     /// The object that a stream name stands for; `None` if there is no such name.
     pub fn stream(&self, name: &str) -> Result<Option<Digest>, FileError> {
         self.first_level(Namespace::Streams, name)
+    }
+
+    /// All stream names, in byte order.
+    pub fn stream_names(&self) -> Result<Vec<String>, FileError> {
+        let directory = Namespace::Streams.directory();
+        let listed = names(self.dir.as_fd(), directory).map_err(|error| self.file_error("read", directory, error))?;
+        let text = listed.unwrap_or_default().into_iter().filter_map(|name| String::from_utf8(name).ok());
+        Ok(text.filter(|name| is_first_level_name(name)).collect())
     }
 
     /// Opens the split stream in an object, of this type if one is given.

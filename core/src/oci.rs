@@ -1,0 +1,30 @@
+//! OCI images: pulled from a source, stored as split streams, turned into file trees and EROFS images.
+//!
+//! Knows the formats of OCI and Docker, but no network: an image comes from an [`ImageSource`]. One source is here, OCI
+//! image layouts in directories ([`Layout`]).
+
+mod apply;
+mod decompress;
+mod digest;
+mod layer;
+mod layout;
+mod manifest;
+mod pull;
+mod source;
+mod store;
+mod verify;
+
+pub use apply::{ApplyError, ApplyErrorKind};
+pub use decompress::Compression;
+pub use digest::{ContentDigest, ContentHasher, ParseContentDigestError};
+pub use layer::{LayerError, StoredLayerError};
+pub use layout::{Layout, LayoutError};
+pub use manifest::{
+    BlobDescriptor, CONFIG_MAX_BYTES, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES, MANIFEST_MEDIA_TYPES, ManifestError,
+    Platform, parse_index,
+};
+pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+pub use pull::{PullError, PullOptions, pull};
+pub use source::{ImageSource, SourceError};
+pub use store::{StoreError, StoredImage, TreeError, image_tree, list, open_image, tag, untag};
+pub use verify::{ImageFinding, ImageFindingKind, verify_image, verify_images};

@@ -1,0 +1,284 @@
+//! Layers in the repository: imported as split streams, and read again as tar entries.
+//!
+//! ```text
+//! blob --count, hash--> decompress --hash--> tar --headers, small files, padding--> split stream (inline)
+//!                                             \---contents above 64 bytes---------> objects, named in the stream
+//! ```
+//!
+//! The merged stream equals the uncompressed layer byte by byte, so its SHA-256 is the diff_id, which is verified here,
+//! as the blob's digest is: layers are found again by their diff_id and would otherwise poison other images.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::AtomicBool;
+
+use thiserror::Error;
+
+use super::apply::{ApplyError, TreeBuilder};
+use super::decompress::{Blob, BlobFault, Compression, Decoder};
+use super::digest::{ContentDigest, ContentHasher};
+use super::manifest::BlobDescriptor;
+use crate::digest::Digest;
+use crate::observer::Observer;
+use crate::repository::{ObjectError, Repository, StreamError};
+use crate::splitstream::{Chunk, Chunks, ContentType, ReadError, Writer};
+use crate::tar::{self, FormatError, Input};
+use crate::tree::Content;
+
+/// Most bytes between two stored files, which have to be kept in memory; half a million headers.
+const INLINE_RUN_MAX_BYTES: u64 = 256 << 20;
+/// Bytes of contents copied at once.
+const COPY_BYTES: usize = 64 << 10;
+
+/// Why a layer was not imported.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// The source failed, before or during the transfer.
+    #[error("the transfer failed")]
+    Transfer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The source delivered too little.
+    #[error("the transfer ended after {read_bytes} of {expected_bytes} bytes")]
+    Short {
+        /// What came.
+        read_bytes: u64,
+        /// What the manifest says.
+        expected_bytes: u64,
+    },
+    /// The source delivered too much.
+    #[error("the blob has more than the {expected_bytes} bytes that the manifest says")]
+    Long {
+        /// What the manifest says.
+        expected_bytes: u64,
+    },
+    /// The bytes are not the right ones.
+    #[error("the blob is damaged: its digest is {actual}")]
+    BlobDigest {
+        /// Digest of what was delivered.
+        actual: ContentDigest,
+    },
+    /// The compressed data is malformed.
+    #[error("the blob is damaged: it cannot be decompressed")]
+    Decompress(#[source] io::Error),
+    /// The layer is not the one that the configuration names.
+    #[error("the uncompressed layer has digest {actual}, the image's configuration names {expected}")]
+    DiffId {
+        /// The configuration's.
+        expected: ContentDigest,
+        /// The layer's.
+        actual: ContentDigest,
+    },
+    /// The archive is malformed.
+    #[error("the layer is not a good tar archive")]
+    Format(#[from] FormatError),
+    /// Too many entries without large contents in a row.
+    #[error("the layer has more than {INLINE_RUN_MAX_BYTES} bytes between two files of more than 64 bytes")]
+    InlineRun,
+    /// Contents cannot be written.
+    #[error("cannot write to the repository")]
+    Write(#[source] io::Error),
+    /// An object cannot be stored.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// Another layer failed first.
+    #[error("stopped because another layer failed")]
+    Stopped,
+}
+
+/// Why a layer of the repository cannot be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoredLayerError {
+    /// The stream cannot be opened.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The stream is malformed.
+    #[error("the layer's split stream is damaged")]
+    Chunks(#[from] ReadError),
+    /// The archive is malformed.
+    #[error("the layer is not a good tar archive")]
+    Format(#[from] FormatError),
+    /// An object stands where there should be headers, or the other way round.
+    #[error("the layer's split stream does not follow its tar headers")]
+    Chunking,
+    /// An entry does not fit into the tree.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// A layer to be imported.
+pub(crate) struct LayerSource<'a> {
+    pub(crate) blob: &'a BlobDescriptor,
+    pub(crate) compression: Compression,
+    pub(crate) diff_id: &'a ContentDigest,
+    /// Names the layer in progress events.
+    pub(crate) id: &'a str,
+}
+
+/// Reads a layer and stores it; returns its split stream, which has no name yet.
+///
+/// Nothing but objects is left behind when it fails. Gives up soon after `stop` is set.
+pub(crate) fn import(
+    repository: &Repository,
+    layer: &LayerSource<'_>,
+    bytes: Box<dyn Read + Send + '_>,
+    stop: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<Digest, LayerError> {
+    let blob = Blob::new(bytes, layer.blob, layer.id, stop, observer);
+    let import = Import {
+        repository,
+        blob: layer.blob,
+        decoder: Decoder::new(layer.compression, blob).map_err(LayerError::Decompress)?,
+        hasher: ContentHasher::new(layer.diff_id.algorithm()),
+        stream: Writer::new(repository.algorithm(), ContentType::Layer).map_err(LayerError::Write)?,
+        inline_run_bytes: 0,
+    };
+    let mut reader = tar::Reader::new(import);
+    loop {
+        match reader.next_entry() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(LayerError::Format(error)) => {
+                // An archive that looks cut or damaged may be a blob that is.
+                let import = reader.input();
+                return Err(match import.decoder.blob().fault(&layer.blob.digest) {
+                    Some(fault) => import.fault(fault, io::ErrorKind::InvalidData.into()),
+                    None => error.into(),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let import = reader.finish()?;
+    if let Some(fault) = import.decoder.blob().fault(&layer.blob.digest) {
+        return Err(import.fault(fault, io::ErrorKind::InvalidData.into()));
+    }
+    let actual = import.hasher.finish();
+    if actual != *layer.diff_id {
+        return Err(LayerError::DiffId { expected: *layer.diff_id, actual });
+    }
+    let stream = import.stream.finish().map_err(LayerError::Write)?;
+    Ok(repository.put_object(&stream)?.digest)
+}
+
+struct Import<'a> {
+    repository: &'a Repository,
+    blob: &'a BlobDescriptor,
+    decoder: Decoder<'a>,
+    hasher: ContentHasher,
+    stream: Writer,
+    inline_run_bytes: u64,
+}
+
+impl Import<'_> {
+    /// Reads and hashes the next bytes; fewer than asked for only at the end.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.decoder.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(match self.decoder.blob().fault(&self.blob.digest) {
+                        Some(fault) => self.fault(fault, error),
+                        None => LayerError::Decompress(error),
+                    });
+                }
+            }
+        }
+        self.hasher.update(&buffer[..filled]);
+        Ok(filled)
+    }
+
+    fn fault(&self, fault: BlobFault, error: io::Error) -> LayerError {
+        let expected_bytes = self.blob.size;
+        match fault {
+            BlobFault::Stopped => LayerError::Stopped,
+            BlobFault::Source => LayerError::Transfer(error.into()),
+            BlobFault::Short { read_bytes } => LayerError::Short { read_bytes, expected_bytes },
+            BlobFault::Long => LayerError::Long { expected_bytes },
+            BlobFault::Digest { actual } => LayerError::BlobDigest { actual },
+        }
+    }
+}
+
+impl Input for Import<'_> {
+    type Error = LayerError;
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let filled = self.fill(buffer)?;
+        self.inline_run_bytes += filled as u64;
+        if self.inline_run_bytes > INLINE_RUN_MAX_BYTES {
+            return Err(LayerError::InlineRun);
+        }
+        self.stream.inline(&buffer[..filled]);
+        Ok(filled)
+    }
+
+    fn contents(&mut self, size: u64) -> Result<Option<Content>, LayerError> {
+        let mut object = self.repository.new_object()?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut left = size;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            if self.fill(&mut buffer[..part])? < part {
+                return Ok(None);
+            }
+            object.write_all(&buffer[..part]).map_err(LayerError::Write)?;
+            left -= part as u64;
+        }
+        let digest = object.finish()?.digest;
+        self.stream.external(digest, size).map_err(LayerError::Write)?;
+        self.inline_run_bytes = 0;
+        Ok(Some(Content::object(digest, size)))
+    }
+}
+
+/// Applies the entries of a stored layer to the tree that is being built.
+pub(crate) fn apply(repository: &Repository, stream: &Digest, tree: &mut TreeBuilder) -> Result<(), StoredLayerError> {
+    let stream = repository.open_stream(stream, Some(ContentType::Layer))?;
+    tree.next_layer();
+    let mut reader = tar::Reader::new(Stored { chunks: stream.chunks(), inline: io::Cursor::default() });
+    while let Some(entry) = reader.next_entry()? {
+        tree.add(entry)?;
+    }
+    Ok(())
+}
+
+struct Stored<'a> {
+    chunks: Chunks<'a>,
+    /// What is left of the inline piece in hand.
+    inline: io::Cursor<Vec<u8>>,
+}
+
+impl Input for Stored<'_> {
+    type Error = StoredLayerError;
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StoredLayerError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            // A cursor over memory cannot fail and is at its end when it reads nothing.
+            match self.inline.read(&mut buffer[filled..]) {
+                Ok(n) if n > 0 => filled += n,
+                _ => match self.chunks.next().transpose()? {
+                    Some(Chunk::Inline(piece)) => self.inline = io::Cursor::new(piece),
+                    Some(Chunk::External(_)) => return Err(StoredLayerError::Chunking),
+                    None => break,
+                },
+            }
+        }
+        Ok(filled)
+    }
+
+    fn contents(&mut self, size: u64) -> Result<Option<Content>, StoredLayerError> {
+        if self.inline.position() < self.inline.get_ref().len() as u64 {
+            return Err(StoredLayerError::Chunking);
+        }
+        match self.chunks.next().transpose()? {
+            Some(Chunk::External(digest)) => Ok(Some(Content::object(digest, size))),
+            Some(Chunk::Inline(_)) => Err(StoredLayerError::Chunking),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! OCI image layouts: directories with `oci-layout`, `index.json` and `blobs/`, as skopeo and buildah write them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::Descriptor;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::digest::ContentDigest;
+use super::manifest::{BlobDescriptor, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES, ManifestError, Platform, parse_index};
+use super::source::{ImageSource, SourceError};
+
+/// Annotation that names an image in `index.json`.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Deepest nesting of indexes.
+const INDEX_DEPTH_MAX: usize = 4;
+
+/// Why an image cannot be found in an OCI layout.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// There is no such directory, or it is something else.
+    #[error("{path} is not an OCI image layout, there is no oci-layout file in it", path = path.display())]
+    NotLayout {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The layout is of another version.
+    #[error("{path} is an OCI image layout of version {version:?}, only 1.x is supported", path = path.display())]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// The version.
+        version: String,
+    },
+    /// A file of it cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A blob is not what its name says.
+    #[error("{path} is damaged, it does not match its digest", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An index or manifest is malformed, or is not for this machine.
+    #[error("cannot select an image in {path}", path = path.display())]
+    Manifest {
+        /// The directory or index.
+        path: PathBuf,
+        /// What is wrong.
+        source: ManifestError,
+    },
+    /// No image has the name.
+    #[error("there is no image {name:?} in {path}; it has {}", names(available), path = path.display())]
+    NoSuchImage {
+        /// The directory.
+        path: PathBuf,
+        /// What was asked for.
+        name: String,
+        /// The names there are.
+        available: Vec<String>,
+    },
+    /// The directory holds several images, or none, and none was named.
+    #[error("{path} does not hold exactly one image, name one of them: it has {}", names(available), path = path.display())]
+    Ambiguous {
+        /// The directory.
+        path: PathBuf,
+        /// The names there are.
+        available: Vec<String>,
+    },
+}
+
+fn names(available: &[String]) -> String {
+    if available.is_empty() { "no named images".to_owned() } else { available.join(", ") }
+}
+
+/// One image of an OCI layout.
+#[derive(Debug)]
+pub struct Layout {
+    path: PathBuf,
+    directory: OwnedFd,
+    manifest: Vec<u8>,
+}
+
+impl Layout {
+    /// Finds the image with this name; without a name, the only one of the directory. Of an image for several platforms,
+    /// the one for `platform`.
+    ///
+    /// # Errors
+    /// When the directory is not a layout, the image is not in it, or its manifest is damaged.
+    pub fn open(path: &Path, name: Option<&str>, platform: &Platform) -> Result<Self, LayoutError> {
+        let not_layout = |source| LayoutError::NotLayout { path: path.to_owned(), source };
+        let directory = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| not_layout(errno.into()))?;
+        let mut layout = Self { path: path.to_owned(), directory, manifest: Vec::new() };
+        let marker = layout.open_file("oci-layout").and_then(|file| read_bounded(file, MANIFEST_MAX_BYTES));
+        layout.check_version(&marker.map_err(not_layout)?)?;
+        layout.manifest = layout.select(name, platform)?;
+        Ok(layout)
+    }
+
+    fn check_version(&self, marker: &[u8]) -> Result<(), LayoutError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Marker {
+            image_layout_version: String,
+        }
+        let Marker { image_layout_version: version } = serde_json::from_slice(marker).map_err(|source| {
+            let source = ManifestError::Json { document: "oci-layout file", source };
+            LayoutError::Manifest { path: self.path.clone(), source }
+        })?;
+        if version.starts_with("1.") { Ok(()) } else { Err(LayoutError::Version { path: self.path.clone(), version }) }
+    }
+
+    fn select(&self, name: Option<&str>, platform: &Platform) -> Result<Vec<u8>, LayoutError> {
+        let failed = |source| LayoutError::Manifest { path: self.path.clone(), source };
+        let index = self.read("index.json")?;
+        let manifests = parse_index(&index).map_err(failed)?.manifests().clone();
+        let mut available: Vec<String> = manifests.iter().filter_map(ref_name).map(str::to_owned).collect();
+        available.sort_unstable();
+        available.dedup();
+        let mut candidates: Vec<Descriptor> = match name {
+            Some(name) => manifests.into_iter().filter(|descriptor| ref_name(descriptor) == Some(name)).collect(),
+            None if available.len() > 1 => {
+                return Err(LayoutError::Ambiguous { path: self.path.clone(), available });
+            }
+            None => manifests,
+        };
+        if candidates.is_empty() {
+            return Err(match name {
+                Some(name) => LayoutError::NoSuchImage { path: self.path.clone(), name: name.to_owned(), available },
+                None => LayoutError::Ambiguous { path: self.path.clone(), available },
+            });
+        }
+        for _ in 0..INDEX_DEPTH_MAX {
+            let descriptor = match candidates.as_slice() {
+                [only] if only.platform().is_none() => only,
+                several => platform.select(several).map_err(failed)?,
+            };
+            let bytes = self.read_blob(descriptor)?;
+            if !INDEX_MEDIA_TYPES.contains(&descriptor.media_type().to_string().as_str()) {
+                return Ok(bytes);
+            }
+            candidates = parse_index(&bytes).map_err(failed)?.manifests().clone();
+        }
+        Err(failed(ManifestError::Index))
+    }
+
+    /// Reads a manifest or index and checks it against its digest.
+    fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
+        let blob = BlobDescriptor::try_from(descriptor).map_err(|source| LayoutError::Manifest {
+            path: self.path.clone(),
+            source: ManifestError::Digest { document: "index", source },
+        })?;
+        let path = blob_path(&blob.digest);
+        let bytes = self.read(&path)?;
+        if bytes.len() as u64 != blob.size || !blob.digest.matches(&bytes) {
+            return Err(LayoutError::Damaged { path: self.path.join(path) });
+        }
+        Ok(bytes)
+    }
+
+    fn read(&self, path: &str) -> Result<Vec<u8>, LayoutError> {
+        let contents = self.open_file(path).and_then(|file| read_bounded(file, MANIFEST_MAX_BYTES));
+        contents.map_err(|source| LayoutError::Read { path: self.path.join(path), source })
+    }
+
+    fn open_file(&self, path: &str) -> io::Result<File> {
+        Ok(openat(&self.directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
+    }
+}
+
+impl ImageSource for Layout {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        Ok(self.manifest.clone())
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        let path = blob_path(&descriptor.digest);
+        match self.open_file(&path) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(source) => Err(SourceError::new(LayoutError::Read { path: self.path.join(path), source })),
+        }
+    }
+}
+
+/// Name of a blob below the layout's directory.
+fn blob_path(digest: &ContentDigest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+fn ref_name(descriptor: &Descriptor) -> Option<&str> {
+    descriptor.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
+}
+
+/// Reads a whole file, failing if it is longer than `max` bytes.
+pub(crate) fn read_bounded(reader: impl Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {max} bytes")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,281 @@
+//! Manifests, configurations and indexes of images, in OCI's and Docker's media types.
+//!
+//! What is fetched is checked here before anything is done with it: sizes are bounded, and only manifests of images in
+//! layers of tar are let through.
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::decompress::Compression;
+use super::digest::{ContentDigest, ParseContentDigestError};
+
+/// Most bytes of a manifest or index that are read.
+pub const MANIFEST_MAX_BYTES: u64 = 4 << 20;
+/// Most bytes of an image configuration that are read.
+pub const CONFIG_MAX_BYTES: u64 = 16 << 20;
+
+/// Media types of image manifests.
+pub const MANIFEST_MEDIA_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+/// Media types of indexes (manifest lists).
+pub const INDEX_MEDIA_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const CONFIG_MEDIA_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+
+/// Why a document is not the manifest or configuration of an image that can be stored.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// It is longer than any real one.
+    #[error("the {document} has {size} bytes, the most is {max}")]
+    TooLarge {
+        /// "manifest" or "configuration".
+        document: &'static str,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// It is not JSON of the right form.
+    #[error("the {document} cannot be parsed")]
+    Json {
+        /// "manifest", "index" or "configuration".
+        document: &'static str,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// Docker's first format, or one from the future.
+    #[error("manifest schema version {0} is not supported, only 2 is; push the image again with a current tool")]
+    SchemaVersion(u64),
+    /// It lists manifests, where one manifest is expected.
+    #[error("expected the manifest of one image, found an index of several")]
+    Index,
+    /// It is not an image that holds files.
+    #[error("this is not an OS image but an artifact, its configuration has media type {0}")]
+    Artifact(String),
+    /// A layer is in a form that is not known.
+    #[error("layer {digest} has media type {media_type}, which is not supported")]
+    LayerMediaType {
+        /// Digest of the blob.
+        digest: ContentDigest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A digest in the document is malformed.
+    #[error("the {document} has a digest that is not one")]
+    Digest {
+        /// "manifest" or "configuration".
+        document: &'static str,
+        /// What is wrong.
+        source: ParseContentDigestError,
+    },
+    /// The configuration does not describe the layers.
+    #[error("the manifest has {layers} layers, its configuration describes {diff_ids}")]
+    LayerCount {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// No image for this kind of machine.
+    #[error("there is no image for {wanted}, only for {}", list(available))]
+    Platform {
+        /// What was asked for.
+        wanted: Platform,
+        /// What there is.
+        available: Vec<String>,
+    },
+}
+
+fn list(available: &[String]) -> String {
+    if available.is_empty() { "nothing".to_owned() } else { available.join(", ") }
+}
+
+/// A blob as a manifest describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobDescriptor {
+    /// Form of the contents.
+    pub media_type: String,
+    /// Hash of the bytes as they are stored.
+    pub digest: ContentDigest,
+    /// Number of these bytes.
+    pub size: u64,
+}
+
+impl TryFrom<&Descriptor> for BlobDescriptor {
+    type Error = ParseContentDigestError;
+
+    fn try_from(descriptor: &Descriptor) -> Result<Self, Self::Error> {
+        Ok(Self {
+            media_type: descriptor.media_type().to_string(),
+            digest: descriptor.digest().to_string().parse()?,
+            size: descriptor.size(),
+        })
+    }
+}
+
+/// A manifest with the parts that are used later, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedManifest {
+    pub(crate) digest: ContentDigest,
+    pub(crate) manifest: ImageManifest,
+    pub(crate) config: BlobDescriptor,
+    pub(crate) layers: Vec<(BlobDescriptor, Compression)>,
+}
+
+impl CheckedManifest {
+    /// Parses a manifest and refuses what is not an image of tar layers.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        check_size("manifest", bytes.len() as u64, MANIFEST_MAX_BYTES)?;
+        check_form(bytes)?;
+        let manifest: ImageManifest = json("manifest", bytes)?;
+        let blob = |descriptor: &Descriptor| {
+            BlobDescriptor::try_from(descriptor)
+                .map_err(|source| ManifestError::Digest { document: "manifest", source })
+        };
+        let config = blob(manifest.config())?;
+        if !CONFIG_MEDIA_TYPES.contains(&config.media_type.as_str()) {
+            return Err(ManifestError::Artifact(config.media_type));
+        }
+        check_size("configuration", config.size, CONFIG_MAX_BYTES)?;
+        let mut layers = Vec::with_capacity(manifest.layers().len());
+        for descriptor in manifest.layers() {
+            let layer = blob(descriptor)?;
+            match Compression::of_media_type(&layer.media_type) {
+                Some(compression) => layers.push((layer, compression)),
+                None => {
+                    return Err(ManifestError::LayerMediaType { digest: layer.digest, media_type: layer.media_type });
+                }
+            }
+        }
+        Ok(Self { digest: ContentDigest::sha256(bytes), manifest, config, layers })
+    }
+}
+
+/// A configuration with its diff_ids, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedConfig {
+    pub(crate) config: ImageConfiguration,
+    pub(crate) diff_ids: Vec<ContentDigest>,
+}
+
+impl CheckedConfig {
+    /// Parses the configuration of an image with this many layers.
+    pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Self, ManifestError> {
+        let config: ImageConfiguration = json("configuration", bytes)?;
+        let diff_ids: Result<Vec<ContentDigest>, _> = config.rootfs().diff_ids().iter().map(|id| id.parse()).collect();
+        let diff_ids = diff_ids.map_err(|source| ManifestError::Digest { document: "configuration", source })?;
+        if diff_ids.len() != layers {
+            return Err(ManifestError::LayerCount { layers, diff_ids: diff_ids.len() });
+        }
+        Ok(Self { config, diff_ids })
+    }
+}
+
+/// Tells an index, an old manifest and other things apart before the parser complains of a missing field.
+fn check_form(bytes: &[u8]) -> Result<(), ManifestError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Form {
+        schema_version: u64,
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let form: Form = json("manifest", bytes)?;
+    if form.schema_version != 2 {
+        return Err(ManifestError::SchemaVersion(form.schema_version));
+    }
+    match form.media_type.as_deref() {
+        Some(media_type) if INDEX_MEDIA_TYPES.contains(&media_type) => Err(ManifestError::Index),
+        None if form.manifests.is_some() => Err(ManifestError::Index),
+        Some(media_type) if !MANIFEST_MEDIA_TYPES.contains(&media_type) => {
+            Err(ManifestError::Artifact(media_type.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Parses an index (manifest list).
+///
+/// # Errors
+/// When it is too long or not one.
+pub fn parse_index(bytes: &[u8]) -> Result<ImageIndex, ManifestError> {
+    check_size("index", bytes.len() as u64, MANIFEST_MAX_BYTES)?;
+    json("index", bytes)
+}
+
+fn json<'a, T: Deserialize<'a>>(document: &'static str, bytes: &'a [u8]) -> Result<T, ManifestError> {
+    serde_json::from_slice(bytes).map_err(|source| ManifestError::Json { document, source })
+}
+
+fn check_size(document: &'static str, size: u64, max: u64) -> Result<(), ManifestError> {
+    if size > max { Err(ManifestError::TooLarge { document, size, max }) } else { Ok(()) }
+}
+
+/// Kind of machine, in the words of OCI (Go's names of architectures).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// Such as `amd64` or `arm64`.
+    pub architecture: String,
+    /// Such as `linux`.
+    pub os: String,
+}
+
+impl Platform {
+    /// The machine that this program was built for.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            "loongarch64" => "loong64",
+            same => same,
+        };
+        Self { architecture: architecture.to_owned(), os: "linux".to_owned() }
+    }
+
+    /// The manifest in an index that runs on this platform. Of several, the one without a variant or with the
+    /// architecture's base variant is taken, then the first.
+    ///
+    /// # Errors
+    /// [`ManifestError::Platform`] if there is none.
+    pub fn select<'a>(&self, manifests: &'a [Descriptor]) -> Result<&'a Descriptor, ManifestError> {
+        let base = |variant: &Option<String>| match (self.architecture.as_str(), variant.as_deref()) {
+            (_, None) => true,
+            ("amd64", Some(variant)) => variant == "v1",
+            ("arm64", Some(variant)) => variant == "v8",
+            ("arm", Some(variant)) => variant == "v7",
+            _ => false,
+        };
+        let fitting = manifests.iter().filter_map(|descriptor| {
+            let platform = descriptor.platform().as_ref()?;
+            self.check(&platform.architecture().to_string(), &platform.os().to_string()).ok()?;
+            Some((!base(platform.variant()), descriptor))
+        });
+        fitting.min_by_key(|(other_variant, _)| *other_variant).map(|(_, descriptor)| descriptor).ok_or_else(|| {
+            let platforms = manifests.iter().filter_map(|descriptor| descriptor.platform().as_ref());
+            let mut available: Vec<String> =
+                platforms.map(|platform| format!("{}/{}", platform.os(), platform.architecture())).collect();
+            available.sort_unstable();
+            available.dedup();
+            ManifestError::Platform { wanted: self.clone(), available }
+        })
+    }
+
+    /// Fails unless an image for `architecture` and `os` runs here.
+    pub(crate) fn check(&self, architecture: &str, os: &str) -> Result<(), ManifestError> {
+        if architecture == self.architecture && os == self.os {
+            return Ok(());
+        }
+        Err(ManifestError::Platform { wanted: self.clone(), available: vec![format!("{os}/{architecture}")] })
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
+}

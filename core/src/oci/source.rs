@@ -1,0 +1,34 @@
+//! Where an image is fetched from.
+
+use std::error::Error;
+use std::io::Read;
+
+use super::manifest::BlobDescriptor;
+
+/// Why a source could not deliver.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SourceError(Box<dyn Error + Send + Sync>);
+
+impl SourceError {
+    /// Wraps what went wrong; its text should name the thing that was fetched.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}
+
+/// One image at its origin: a registry, a directory. Called from several threads at once.
+pub trait ImageSource: Sync {
+    /// The bytes of the image's manifest. The platform has been selected, and if the reference has a digest, the bytes
+    /// have been checked against it.
+    ///
+    /// # Errors
+    /// When it cannot be fetched.
+    fn manifest(&self) -> Result<Vec<u8>, SourceError>;
+
+    /// A blob's bytes as they are stored. The caller verifies their number and digest.
+    ///
+    /// # Errors
+    /// When the transfer cannot begin.
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError>;
+}

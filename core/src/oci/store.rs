@@ -1,0 +1,399 @@
+//! Images in the repository: their streams, their tags, what they consist of.
+//!
+//! ```text
+//! streams/oci-manifest-<digest>   the manifest; refs: config:<digest>, <diff_id>...
+//! streams/oci-config-<digest>     the configuration; refs: <diff_id>..., composefs.image.v1, composefs.image.boot.v1
+//! streams/oci-layer-<diff_id>     an uncompressed layer
+//! streams/refs/oci/<tag>          a tag: ../../oci-manifest-<digest>
+//! ```
+
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+use thiserror::Error;
+
+use super::apply::TreeBuilder;
+use super::digest::ContentDigest;
+use super::layer;
+use super::layer::StoredLayerError;
+use super::manifest::{CheckedConfig, CheckedManifest, ManifestError};
+use crate::digest::Digest;
+use crate::erofs::Format;
+use crate::repository::{FileError, Namespace, ObjectError, RefError, Repository, StreamError};
+use crate::splitstream::{ContentType, Reader};
+use crate::transform::{TransformError, XattrFilter, transform_for_oci};
+use crate::tree::Tree;
+
+/// Begins the names of manifest streams.
+pub(crate) const MANIFEST_PREFIX: &str = "oci-manifest-";
+/// Directory of tags among the refs.
+const TAGS: &str = "oci/";
+
+/// Why an image of the repository cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no image of this name.
+    #[error("there is no image {name:?} in the repository")]
+    NotFound {
+        /// A tag or digest.
+        name: String,
+    },
+    /// A tag cannot be written like this.
+    #[error("{0:?} cannot be a tag: it is empty or begins with @")]
+    Tag(String),
+    /// A tag points at something else than a manifest.
+    #[error("tag {tag:?} stands for {target}, which is not an image")]
+    TagTarget {
+        /// The tag.
+        tag: String,
+        /// What it points at.
+        target: String,
+    },
+    /// The stream of a document is not made as it must be.
+    #[error("the stream of {document} {digest} is damaged: {problem}")]
+    Document {
+        /// "manifest" or "configuration".
+        document: &'static str,
+        /// Digest of the document.
+        digest: ContentDigest,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The stream of a document cannot be read.
+    #[error("cannot read {document} {digest}")]
+    Read {
+        /// "manifest" or "configuration".
+        document: &'static str,
+        /// Digest of the document.
+        digest: ContentDigest,
+        /// What is wrong.
+        source: StreamError,
+    },
+    /// A document itself cannot be read.
+    #[error("cannot read {document} {digest}")]
+    Object {
+        /// "manifest" or "configuration".
+        document: &'static str,
+        /// Digest of the document.
+        digest: ContentDigest,
+        /// What is wrong.
+        source: ObjectError,
+    },
+    /// A document is not that of an image.
+    #[error("image {digest} cannot be used")]
+    Manifest {
+        /// The image.
+        digest: ContentDigest,
+        /// What is wrong.
+        source: ManifestError,
+    },
+    /// A layer is not referred to.
+    #[error("image {digest} does not refer to its layer {diff_id}; pull it again")]
+    NoLayer {
+        /// The image.
+        digest: ContentDigest,
+        /// The layer.
+        diff_id: ContentDigest,
+    },
+    /// Names cannot be read or changed.
+    #[error(transparent)]
+    Ref(#[from] RefError),
+    /// An operation on a file failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why the file tree of an image cannot be built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// A layer cannot be applied.
+    #[error("cannot apply layer {diff_id}")]
+    Layer {
+        /// The layer.
+        diff_id: ContentDigest,
+        /// What is wrong.
+        source: Box<StoredLayerError>,
+    },
+    /// The tree is not that of an operating system.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+}
+
+/// An image that is in the repository.
+#[derive(Clone, Debug)]
+pub struct StoredImage {
+    /// Digest of the manifest.
+    pub manifest_digest: ContentDigest,
+    /// Digest of the configuration.
+    pub config_digest: ContentDigest,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The configuration.
+    pub config: ImageConfiguration,
+    /// The EROFS image of all files, in the repository's default format if it is there.
+    pub image: Option<Digest>,
+    /// The EROFS image that is booted: [`crate::boot::transform_for_boot`].
+    pub boot_image: Option<Digest>,
+    /// The layers, lowest first: diff_id and split stream.
+    pub layers: Vec<(ContentDigest, Digest)>,
+}
+
+/// The label of an EROFS image among a configuration's refs; `None` for formats that OCI images are not stored in.
+pub(crate) fn image_label(format: Format, bootable: bool) -> Option<&'static str> {
+    match (format, bootable) {
+        (Format::V1, false) => Some("composefs.image.v1"),
+        (Format::V1, true) => Some("composefs.image.boot.v1"),
+        (Format::V2, false) => Some("composefs.image"),
+        (Format::V2, true) => Some("composefs.image.boot"),
+        (Format::V0, _) => None,
+    }
+}
+
+pub(crate) fn manifest_name(digest: &ContentDigest) -> String {
+    format!("{MANIFEST_PREFIX}{digest}")
+}
+
+pub(crate) fn config_name(digest: &ContentDigest) -> String {
+    format!("oci-config-{digest}")
+}
+
+pub(crate) fn layer_name(diff_id: &ContentDigest) -> String {
+    format!("oci-layer-{diff_id}")
+}
+
+pub(crate) fn config_label(digest: &ContentDigest) -> String {
+    format!("config:{digest}")
+}
+
+/// Name of a tag's ref.
+pub(crate) fn tag_ref(tag: &str) -> Result<String, StoreError> {
+    if tag.is_empty() || tag.starts_with('@') {
+        return Err(StoreError::Tag(tag.to_owned()));
+    }
+    Ok(format!("{TAGS}{}", tag.replace('%', "%25").replace('/', "%2F")))
+}
+
+/// The tag of a ref's name; the inverse of [`tag_ref`].
+fn tag_of_ref(name: &str) -> Option<String> {
+    let encoded = name.strip_prefix(TAGS).filter(|rest| !rest.contains('/'))?;
+    // Slashes first: "%252F" is the tag "%2F".
+    let mut parts = encoded.split("%25").map(|part| part.replace("%2F", "/"));
+    let first = parts.next()?;
+    Some(parts.fold(first, |tag, part| tag + "%" + &part))
+}
+
+/// A document and what its stream refers to.
+pub(crate) struct Document {
+    pub(crate) stream: Reader,
+    pub(crate) json: Vec<u8>,
+}
+
+/// Reads a manifest or configuration: the only object of its stream.
+pub(crate) fn read_document(
+    repository: &Repository,
+    stream: &Digest,
+    kind: ContentType,
+    digest: &ContentDigest,
+) -> Result<Document, StoreError> {
+    let (document, digest) = (if kind == ContentType::Manifest { "manifest" } else { "configuration" }, *digest);
+    let stream =
+        repository.open_stream(stream, Some(kind)).map_err(|source| StoreError::Read { document, digest, source })?;
+    let [object] = stream.object_refs() else {
+        return Err(StoreError::Document { document, digest, problem: "it does not refer to exactly one object" });
+    };
+    let json = repository.read_object(object).map_err(|source| StoreError::Object { document, digest, source })?;
+    if !digest.matches(&json) {
+        return Err(StoreError::Document { document, digest, problem: "its contents have another digest" });
+    }
+    Ok(Document { stream, json })
+}
+
+/// Opens an image by tag, or by the digest of its manifest or configuration (`sha256:...`, with or without `@`).
+///
+/// # Errors
+/// [`StoreError::NotFound`] if there is none.
+pub fn open_image(repository: &Repository, name: &str) -> Result<StoredImage, StoreError> {
+    open_manifest(repository, &find_manifest(repository, name)?)
+}
+
+/// The manifest that a tag or digest stands for; for a tag, it need not be there.
+pub(crate) fn find_manifest(repository: &Repository, name: &str) -> Result<ContentDigest, StoreError> {
+    match name.strip_prefix('@').unwrap_or(name).parse() {
+        Ok(digest) if repository.stream(&manifest_name(&digest))?.is_some() => Ok(digest),
+        Ok(digest) => {
+            manifest_with_config(repository, &digest)?.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })
+        }
+        Err(_) => resolve_tag(repository, name),
+    }
+}
+
+/// Opens an image by the digest of its manifest.
+pub(crate) fn open_manifest(repository: &Repository, digest: &ContentDigest) -> Result<StoredImage, StoreError> {
+    let stream = repository.stream(&manifest_name(digest))?;
+    let stream = stream.ok_or_else(|| StoreError::NotFound { name: digest.to_string() })?;
+    let document = read_document(repository, &stream, ContentType::Manifest, digest)?;
+    let failed = |source| StoreError::Manifest { digest: *digest, source };
+    let manifest = CheckedManifest::parse(&document.json).map_err(failed)?;
+    let config_digest = manifest.config.digest;
+    let config_stream =
+        document.stream.named_refs().get(&config_label(&config_digest)).ok_or(StoreError::Document {
+            document: "manifest",
+            digest: *digest,
+            problem: "it does not refer to the configuration",
+        })?;
+    let document = read_document(repository, config_stream, ContentType::Config, &config_digest)?;
+    let config = CheckedConfig::parse(&document.json, manifest.layers.len()).map_err(failed)?;
+    let refs = document.stream.named_refs();
+    let layer = |diff_id: &ContentDigest| match refs.get(&diff_id.to_string()) {
+        Some(stream) => Ok((*diff_id, *stream)),
+        None => Err(StoreError::NoLayer { digest: *digest, diff_id: *diff_id }),
+    };
+    let layers = config.diff_ids.iter().map(layer).collect::<Result<_, _>>()?;
+    let formats = repository.image_formats();
+    let image_of = |bootable| {
+        // Other formats after those of the repository: it may have been made when the repository had another default.
+        let formats = formats.iter().chain(&[Format::V1, Format::V2]);
+        formats.filter_map(|format| refs.get(image_label(*format, bootable)?)).next().copied()
+    };
+    Ok(StoredImage {
+        manifest_digest: *digest,
+        config_digest,
+        manifest: manifest.manifest,
+        config: config.config,
+        image: image_of(false),
+        boot_image: image_of(true),
+        layers,
+    })
+}
+
+fn resolve_tag(repository: &Repository, tag: &str) -> Result<ContentDigest, StoreError> {
+    let target = match repository.ref_target(Namespace::Streams, &tag_ref(tag)?) {
+        Ok(target) => target,
+        // What cannot be a name is not one.
+        Err(RefError::Name { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let target = target.ok_or_else(|| StoreError::NotFound { name: tag.to_owned() })?;
+    manifest_of_target(tag, &target)
+}
+
+pub(crate) fn manifest_of_target(tag: &str, target: &str) -> Result<ContentDigest, StoreError> {
+    let digest = target.strip_prefix(MANIFEST_PREFIX).and_then(|digest| digest.parse().ok());
+    digest.ok_or_else(|| StoreError::TagTarget { tag: tag.to_owned(), target: target.to_owned() })
+}
+
+/// An image with this configuration.
+fn manifest_with_config(repository: &Repository, config: &ContentDigest) -> Result<Option<ContentDigest>, StoreError> {
+    if repository.stream(&config_name(config))?.is_none() {
+        return Ok(None);
+    }
+    let manifests = manifests_with_config(repository, config)?;
+    Ok(manifests.into_iter().map(|(digest, _)| digest).next())
+}
+
+/// All manifests that refer to a configuration, with their streams. Manifests that cannot be read are passed over.
+pub(crate) fn manifests_with_config(
+    repository: &Repository,
+    config: &ContentDigest,
+) -> Result<Vec<(ContentDigest, Reader)>, StoreError> {
+    let label = config_label(config);
+    let mut found = Vec::new();
+    for name in repository.stream_names()? {
+        let Some(digest) = name.strip_prefix(MANIFEST_PREFIX).and_then(|digest| digest.parse().ok()) else { continue };
+        let Some(object) = repository.stream(&name)? else { continue };
+        match repository.open_stream(&object, Some(ContentType::Manifest)) {
+            Ok(stream) if stream.named_refs().contains_key(&label) => found.push((digest, stream)),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("cannot read the stream of manifest {digest}, ignoring: {error}"),
+        }
+    }
+    Ok(found)
+}
+
+/// All tags with the digests of their manifests, which need not be there; in byte order of the tags. Refs that are not
+/// tags of images are passed over; [`super::verify_images`] finds them.
+///
+/// # Errors
+/// When the refs cannot be read.
+pub fn list(repository: &Repository) -> Result<Vec<(String, ContentDigest)>, StoreError> {
+    let refs = repository.refs(Namespace::Streams)?;
+    let mut tags: Vec<_> = refs
+        .iter()
+        .filter_map(|(name, target)| {
+            let tag = tag_of_ref(name)?;
+            let digest = manifest_of_target(&tag, target).ok()?;
+            Some((tag, digest))
+        })
+        .collect();
+    tags.sort();
+    Ok(tags)
+}
+
+/// All refs below the directory of tags with their targets, the tag decoded if it is one.
+pub(crate) fn tag_refs(repository: &Repository) -> Result<Vec<(String, Option<String>, String)>, StoreError> {
+    let refs = repository.refs(Namespace::Streams)?.into_iter();
+    let tags = refs.filter(|(name, _)| name.starts_with(TAGS));
+    Ok(tags.map(|(name, target)| (name.clone(), tag_of_ref(&name), target)).collect())
+}
+
+/// Gives an image that is in the repository a tag, taking it from another image if that has it. Durable on return.
+///
+/// # Errors
+/// When there is no such image, or the tag is not one.
+pub fn tag(repository: &Repository, manifest: &ContentDigest, tag: &str) -> Result<(), StoreError> {
+    let name = manifest_name(manifest);
+    if repository.stream(&name)?.is_none() {
+        return Err(StoreError::NotFound { name: manifest.to_string() });
+    }
+    Ok(repository.set_ref(Namespace::Streams, &tag_ref(tag)?, &name)?)
+}
+
+/// Removes a tag; false if there is none. The image stays until the next collection of garbage.
+///
+/// # Errors
+/// When the tag is not one, or cannot be removed.
+pub fn untag(repository: &Repository, tag: &str) -> Result<bool, StoreError> {
+    Ok(repository.remove_ref(Namespace::Streams, &tag_ref(tag)?)?)
+}
+
+/// The file tree of an image: its layers applied, then transformed as all images are.
+///
+/// # Errors
+/// When a layer cannot be read or applied, or there is no `/usr`.
+pub fn image_tree(repository: &Repository, image: &StoredImage) -> Result<Tree, TreeError> {
+    build_tree(repository, &image.layers)
+}
+
+pub(crate) fn build_tree(repository: &Repository, layers: &[(ContentDigest, Digest)]) -> Result<Tree, TreeError> {
+    let mut builder = TreeBuilder::new();
+    for (diff_id, stream) in layers {
+        layer::apply(repository, stream, &mut builder)
+            .map_err(|source| TreeError::Layer { diff_id: *diff_id, source: Box::new(source) })?;
+    }
+    let mut tree = builder.finish();
+    transform_for_oci(&mut tree, XattrFilter::AllowlistOnly)?;
+    Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_encoded_as_one_component() {
+        for (tag, name) in [
+            ("latest", "oci/latest"),
+            ("docker://host:5000/a/b:1", "oci/docker:%2F%2Fhost:5000%2Fa%2Fb:1"),
+            ("50%", "oci/50%25"),
+            ("%2F", "oci/%252F"),
+            ("%25/%", "oci/%2525%2F%25"),
+        ] {
+            assert_eq!(tag_ref(tag).unwrap(), name);
+            assert_eq!(tag_of_ref(name).unwrap(), tag);
+        }
+        assert!(tag_ref("").is_err());
+        assert!(tag_ref("@sha256:00").is_err());
+        assert_eq!(tag_of_ref("oci-referrers/x"), None);
+        assert_eq!(tag_of_ref("oci/a/b"), None);
+    }
+}
