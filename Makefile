@@ -1,0 +1,43 @@
+# What is done to this tree by hand.
+#
+#   make demo     builds a Debian image, installs it in a virtual machine, upgrades it, rolls back: with an account of each step
+#   make test     everything that CI runs
+#   make build    the two programs; `make install` puts them, units and dracut module below DESTDIR
+#   make deps     the Debian packages that all of this needs (as root)
+
+CARGO ?= cargo
+CARGO_TARGET_DIR ?= target
+DESTDIR ?=
+PREFIX ?= /usr
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DRACUTDIR ?= $(PREFIX)/lib/dracut/modules.d
+
+# osupdate-setup-root runs where there are no libraries, so it is linked statically: for a target named explicitly, or the
+# flag would also hit the procedural macros.
+STATIC_TARGET := $(shell rustc --version --verbose | sed -n 's/^host: //p')
+
+.PHONY: build install deps demo test
+
+build:
+	$(CARGO) build --release -p osupdate
+	RUSTFLAGS='-C target-feature=+crt-static' \
+	    $(CARGO) build --profile initramfs -p osupdate-initramfs --target $(STATIC_TARGET)
+
+install:
+	install -D -m 0755 $(CARGO_TARGET_DIR)/release/osupdate $(DESTDIR)$(PREFIX)/bin/osupdate
+	install -D -m 0755 $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/initramfs/osupdate-setup-root \
+	    $(DESTDIR)$(PREFIX)/lib/osupdate/osupdate-setup-root
+	install -D -m 0644 -t $(DESTDIR)$(UNITDIR) systemd/osupdate-setup-root.service
+	install -D -m 0755 -t $(DESTDIR)$(DRACUTDIR)/50osupdate dracut/50osupdate/module-setup.sh
+
+deps:
+	tests/install-deps
+
+demo: deps
+	$(CARGO) run --release -p osupdate-tests --bin demo
+
+test: deps
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+	$(CARGO) test --workspace
