@@ -25,7 +25,7 @@ const SPARE_CLUSTERS: u64 = 4;
 /// A mounted $BOOT.
 #[derive(Debug)]
 pub struct Esp {
-    medium: Medium,
+    pub(crate) medium: Medium,
 }
 
 /// There is not enough room for what is to be written.

@@ -7,10 +7,15 @@
 mod boot_digest;
 pub mod entry;
 pub mod esp;
+pub mod gpt;
+pub mod loader_install;
+pub mod locate;
 mod medium;
+pub mod mounted;
 pub mod name;
 pub mod order;
 pub mod paths;
+pub mod variables;
 pub mod version;
 
 pub use boot_digest::{BootDigest, ParseBootDigestError, Source};
