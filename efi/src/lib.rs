@@ -1,5 +1,5 @@
 //! Boot entries, boot files, the loader and its variables: all that osupdate has on the ESP.
-#![doc = ""]
+//!
 #![doc = include_str!("../LAYOUT.md")]
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -212,14 +212,17 @@ impl Esp {
 
     /// Removes an entry; `false` if it is not there. On return it stays away after a crash.
     ///
-    /// The last complete entry of ours is never removed, nor the last one with tries left.
+    /// If the loader or bless-boot renamed the entry since it was listed, it is found by its id. The last complete entry
+    /// of ours is never removed, nor the last one with tries left.
     pub fn remove_entry(&self, name: &EntryName) -> Result<bool, RemoveEntryError> {
         let listing = self.entries()?;
-        let bootable = |entry: &NamedEntry| is_ours(entry) && self.is_complete(&entry.entry);
-        let (this, others): (Vec<_>, Vec<_>) = listing.entries.iter().partition(|entry| entry.name == *name);
-        let is_bootable = this.first().is_some_and(|entry| bootable(entry));
-        let good_enough = |other: &&NamedEntry| bootable(other) && (name.is_bad() || !other.name.is_bad());
-        if is_bootable && !others.iter().any(good_enough) {
+        let same_id = || listing.names().find(|listed| listed.id() == name.id());
+        let Some(name) = listing.names().find(|listed| *listed == name).or_else(same_id) else { return Ok(false) };
+
+        let bootable = |entry: &&NamedEntry| is_ours(entry) && self.is_complete(&entry.entry);
+        let (this, others): (Vec<_>, Vec<_>) =
+            listing.entries.iter().filter(bootable).partition(|entry| entry.name == *name);
+        if !this.is_empty() && !others.iter().any(|other| name.is_bad() || !other.name.is_bad()) {
             return Err(RemoveEntryError::LastBootable { name: name.clone(), place: self.place().to_owned() });
         }
         let removed = self.medium.remove_file(&entry_path(name.file_name()))?;

@@ -173,3 +173,245 @@ fn removal_boots_something_after_every_cut() {
         }
     }
 }
+
+#[test]
+fn listing_tells_ours_from_others_and_reports_what_it_cannot_read() {
+    let machine = Machine::installed();
+    let write = |name: &str, text: &[u8]| fs::write(machine.path("loader/entries").join(name), text).unwrap();
+    write("debian.conf", b"title Debian\r\nsort-key debian\r\nlinux /vmlinuz\r\n");
+    write("osupdate-by-hand.conf", b"linux /vmlinuz\n");
+    write("huge.conf", &vec![b'#'; 1 << 17]);
+    write(".hidden.conf", b"linux /vmlinuz\n");
+    write("README", b"");
+    fs::create_dir(machine.path("loader/entries/dir.conf")).unwrap();
+
+    let listing = machine.esp().entries().unwrap();
+    assert_eq!(listing.ours().map(|entry| &entry.name).collect::<Vec<_>>(), [&machine.old]);
+    let foreign: Vec<_> = listing.foreign().map(|entry| entry.name.file_name()).collect();
+    assert_eq!(foreign, ["debian.conf", "osupdate-by-hand.conf"]);
+    assert_eq!(listing.unreadable.len(), 1);
+    assert_eq!(listing.unreadable[0].error.to_string(), "cannot read loader/entries/huge.conf on the test ESP");
+}
+
+#[test]
+fn an_empty_partition_has_no_entries() {
+    let dir = TempDir::new().unwrap();
+    let listing = open(dir.path()).entries().unwrap();
+    assert!(listing.entries.is_empty() && listing.unreadable.is_empty());
+    assert_eq!(open(dir.path()).clean_temporary().unwrap(), Cleaned::default());
+    assert_eq!(open(dir.path()).remove_unreferenced_boot_files(&BTreeSet::new()).unwrap(), RemovedBootFiles::default());
+}
+
+#[test]
+fn an_entry_that_would_not_boot_is_not_written() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    let name = EntryName::ours(&image('b'), 2, None);
+    let whole = entry_for(&image('b'), 2, &machine.old_files);
+
+    let no_initrd = Entry { initrd: vec!["/EFI/osupdate/../nothing".to_owned()], ..whole.clone() };
+    assert!(matches!(esp.write_entry(&name, &no_initrd), Err(WriteEntryError::MissingFile { .. })));
+    let escapes = Entry { initrd: vec!["/../../../etc/passwd".to_owned()], ..whole.clone() };
+    assert!(matches!(esp.write_entry(&name, &escapes), Err(WriteEntryError::MissingFile { .. })));
+    let two = Entry { uki: whole.linux.clone(), ..whole.clone() };
+    assert!(matches!(esp.write_entry(&name, &two), Err(WriteEntryError::NoProgram { .. })));
+    let smuggled = Entry { title: Some("x\nefi /evil".to_owned()), ..whole.clone() };
+    assert!(matches!(esp.write_entry(&name, &smuggled), Err(WriteEntryError::Value(_))));
+    assert_eq!(fs::read_dir(machine.path("loader/entries")).unwrap().count(), 1);
+}
+
+#[test]
+fn two_entries_never_have_one_id() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    let entry = entry_for(&image('a'), 1, &machine.old_files);
+    let counted = machine.old.with_tries(Some(NEW_TRIES));
+    let err = esp.write_entry(&counted, &entry).unwrap_err();
+    assert_eq!(err.to_string(), format!("the test ESP has the boot entry {} already", machine.old));
+
+    let upper = machine.old.file_name().to_uppercase();
+    fs::rename(
+        machine.path("loader/entries").join(machine.old.file_name()),
+        machine.path("loader/entries").join(upper),
+    )
+    .unwrap();
+    assert!(matches!(esp.write_entry(&machine.old, &entry), Err(WriteEntryError::Exists { .. })));
+}
+
+#[test]
+fn the_last_entry_that_boots_is_never_removed() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    let add = |sequence, tries: &str| {
+        let name: EntryName = format!("osupdate-bbbbbbbbbbbb-{sequence:06}{tries}.conf").parse().unwrap();
+        esp.write_entry(&name, &entry_for(&image('b'), sequence, &machine.old_files)).unwrap();
+        name
+    };
+    let last = |result: Result<bool, RemoveEntryError>| matches!(result, Err(RemoveEntryError::LastBootable { .. }));
+    assert!(last(esp.remove_entry(&machine.old)));
+
+    // A bad entry is no reason to let the good one go, but may go itself.
+    let bad = add(2, "+0-3");
+    assert!(last(esp.remove_entry(&machine.old)));
+    assert!(esp.remove_entry(&bad).unwrap());
+    assert!(!esp.remove_entry(&bad).unwrap());
+
+    // Nor is one whose files are gone, or one of others.
+    let other = put(&esp, "3").unwrap().digest;
+    let broken: EntryName = EntryName::ours(&image('c'), 3, None);
+    esp.write_entry(&broken, &entry_for(&image('c'), 3, &other)).unwrap();
+    fs::remove_file(machine.path(&other.initrd())).unwrap();
+    fs::write(machine.path("loader/entries/debian.conf"), format!("linux {}\n", machine.old_files.vmlinuz())).unwrap();
+    assert!(last(esp.remove_entry(&machine.old)));
+    assert!(esp.remove_entry(&broken).unwrap());
+
+    // One under trial is.
+    add(4, "+3-0");
+    assert!(esp.remove_entry(&machine.old).unwrap());
+}
+
+#[test]
+fn an_entry_that_the_loader_renamed_is_removed_by_its_id() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    upgrade(&esp);
+    let new = EntryName::ours(&image('b'), 2, Some(NEW_TRIES));
+    let entries = machine.path("loader/entries");
+    fs::rename(entries.join(new.file_name()), entries.join("osupdate-bbbbbbbbbbbb-000002+2-1.conf")).unwrap();
+    assert!(esp.remove_entry(&new).unwrap());
+    assert_eq!(machine.boots(), machine.old);
+    assert_eq!(esp.entries().unwrap().entries.len(), 1);
+}
+
+#[test]
+fn boot_files_are_shared_by_content() {
+    let machine = Machine::installed();
+    let stored = put(&machine.esp(), "1").unwrap();
+    let size_bytes = ("kernel of 1".len() + "initrd of 1".len()) as u64;
+    assert_eq!(stored, StoredBootFiles { digest: machine.old_files, new: false, size_bytes });
+    assert!(put(&machine.esp(), "2").unwrap().new);
+}
+
+#[test]
+fn damaged_boot_files_are_made_anew_only_when_no_entry_needs_them() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    let kernel = machine.path(&machine.old_files.vmlinuz());
+    fs::write(&kernel, "kernel of X").unwrap();
+    assert!(matches!(esp.verify_boot_files(&machine.old_files), Err(VerifyBootFilesError::Damaged { .. })));
+    let err = put(&esp, "1").unwrap_err();
+    let expected = format!(
+        "the boot files in EFI/osupdate/{} on the test ESP are damaged, and {} may need them",
+        machine.old_files, machine.old
+    );
+    assert_eq!(err.to_string(), expected);
+    assert_eq!(fs::read(&kernel).unwrap(), b"kernel of X");
+
+    // Entries of others count, however they write the path.
+    let entries = machine.path("loader/entries");
+    fs::remove_file(entries.join(machine.old.file_name())).unwrap();
+    let odd = machine.old_files.vmlinuz().to_uppercase().replace('/', "\\");
+    fs::write(entries.join("odd.conf"), format!("efi .{odd}\n")).unwrap();
+    assert!(matches!(put(&esp, "1"), Err(PutBootFilesError::DamagedInUse { .. })));
+    // And those that cannot be read.
+    fs::write(entries.join("odd.conf"), vec![b'#'; 1 << 17]).unwrap();
+    assert!(matches!(put(&esp, "1"), Err(PutBootFilesError::DamagedInUse { .. })));
+
+    fs::remove_file(entries.join("odd.conf")).unwrap();
+    assert!(put(&esp, "1").unwrap().new);
+    esp.verify_boot_files(&machine.old_files).unwrap();
+}
+
+#[test]
+fn only_what_nobody_needs_is_removed() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    let unused = put(&esp, "2").unwrap();
+    let kept = put(&esp, "3").unwrap().digest;
+    let half = "ab".repeat(32);
+    fs::create_dir(machine.path("EFI/osupdate").join(&half)).unwrap();
+    fs::create_dir(machine.path("EFI/osupdate/theirs")).unwrap();
+    fs::write(machine.path("EFI/osupdate/aa.efi"), "UKI").unwrap();
+
+    let huge = machine.path("loader/entries/huge.conf");
+    fs::write(&huge, vec![b'#'; 1 << 17]).unwrap();
+    assert_eq!(esp.remove_unreferenced_boot_files(&BTreeSet::new()).unwrap(), RemovedBootFiles::default());
+    fs::remove_file(huge).unwrap();
+
+    let mut result = esp.remove_unreferenced_boot_files(&BTreeSet::from([kept])).unwrap();
+    result.removed.sort();
+    let mut expected = vec![unused.digest, half.parse().unwrap()];
+    expected.sort();
+    assert_eq!(result, RemovedBootFiles { removed: expected, freed_bytes: unused.size_bytes });
+    esp.verify_boot_files(&kept).unwrap();
+    esp.verify_boot_files(&machine.old_files).unwrap();
+    assert!(machine.path("EFI/osupdate/theirs").exists() && machine.path("EFI/osupdate/aa.efi").exists());
+}
+
+#[test]
+fn too_little_room_is_told_in_figures_before_anything_is_written() {
+    let machine = Machine::installed();
+    let Err(SpaceError::NoSpace(err)) = machine.esp().check_space(&[1 << 60]) else { panic!("there is room") };
+    assert!(err.needed_bytes > 1 << 60 && err.free_bytes < 1 << 60);
+    assert_eq!(
+        err.to_string(),
+        format!("the test ESP is too small: {} bytes are needed, {} bytes are free", err.needed_bytes, err.free_bytes)
+    );
+    let space = Space { free_bytes: 0, cluster_bytes: 4096 };
+    assert_eq!(space.needed_bytes(&[1, 4096, 4097, 0]), (1 + 1 + 2 + SPARE_CLUSTERS) * 4096);
+}
+
+#[test]
+fn a_source_that_fails_leaves_nothing() {
+    /// Can be read once.
+    struct Failing(Cursor<&'static str>, u32);
+    impl std::io::Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if self.1 > 1 { Err(std::io::Error::other("object is corrupt")) } else { self.0.read(buffer) }
+        }
+    }
+    impl std::io::Seek for Failing {
+        fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+            self.1 += u32::from(to == std::io::SeekFrom::Start(0));
+            self.0.seek(to)
+        }
+    }
+    let machine = Machine::installed();
+    let (mut vmlinuz, mut initrd) = (Cursor::new("kernel"), Failing(Cursor::new("initrd"), 0));
+    let err = machine.esp().put_boot_files(BootFiles { vmlinuz: &mut vmlinuz, initrd: &mut initrd }).unwrap_err();
+    let PutBootFilesError::Source(source) = err else { panic!("{err}") };
+    assert_eq!(source.to_string(), "object is corrupt");
+    assert_eq!(fs::read_dir(machine.path("EFI/osupdate")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_temporary_file_stays_while_its_entry_may_share_its_clusters() {
+    let machine = Machine::installed();
+    let entries = machine.path("loader/entries");
+    let twin = format!(".{}.tmp", machine.old.with_tries(Some(NEW_TRIES)));
+    fs::write(entries.join(&twin), "linux /x\n").unwrap();
+    fs::write(entries.join(".osupdate-cccccccccccc-000009.conf.tmp"), "lin").unwrap();
+    fs::write(entries.join(".theirs.conf.tmp"), "x").unwrap();
+    fs::write(entries.join("osupdate-dddddddddddd-000008+3-0.conf"), "").unwrap();
+
+    let cleaned = machine.esp().clean_temporary().unwrap();
+    assert_eq!(cleaned.kept, [twin]);
+    assert_eq!(cleaned.removed, ["osupdate-dddddddddddd-000008+3-0.conf", ".osupdate-cccccccccccc-000009.conf.tmp"]);
+    assert!(entries.join(".theirs.conf.tmp").exists());
+}
+
+#[test]
+fn a_printed_chain_of_errors_does_not_repeat() {
+    let machine = Machine::installed();
+    fs::remove_dir_all(machine.path("EFI/osupdate")).unwrap();
+    fs::write(machine.path("EFI/osupdate"), "not a directory").unwrap();
+    let err = put(&machine.esp(), "2").unwrap_err();
+    let mut texts = vec![err.to_string()];
+    let mut source = std::error::Error::source(&err);
+    while let Some(err) = source {
+        texts.push(err.to_string());
+        source = err.source();
+    }
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(!texts[0].contains(&texts[1]), "{texts:?}");
+}
