@@ -186,3 +186,24 @@ fn global_headers_are_passed_over() {
     let bytes = Archive::default().entry(b'g', "x", b"12 path=a=b\n").file("f", b"").end();
     assert_eq!(paths(&bytes), ["f"]);
 }
+
+#[test]
+fn no_changed_byte_makes_the_reader_panic() {
+    let mut archive = Archive::default();
+    archive.pax(&[("path", b"a/b"), ("mtime", b"1.5"), ("SCHILY.xattr.user.x", b"1")]).file("f", &[b'x'; 100]);
+    archive.entry(b'L', "././@LongLink", b"long\0").link(b'1', "h", "f");
+    let bytes = archive.end();
+    for at in 0..bytes.len() {
+        for value in [b'9', b'=', 0xff] {
+            let mut changed = bytes.clone();
+            changed[at] = value;
+            let block = at / BLOCK_LEN * BLOCK_LEN;
+            if changed[block + 257..].starts_with(b"ustar") {
+                sum(&mut changed[block..block + BLOCK_LEN]);
+            }
+            // Whatever it finds, it comes back.
+            let mut reader = Reader::new(Memory(&changed));
+            while let Ok(Some(_)) = reader.next_entry() {}
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! OCI images: pulled, stored, checked; against the answers of cfsctl 0.9 in `vectors/oci/README.md`.
+
+mod damage;
+mod fixture;
+mod known_answers;
+mod layout;
+mod pull;
+mod tags;
