@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
+use crate::commands::{image, repo};
 use crate::exit::{self, Outcome};
 use crate::log;
 use crate::output::Output;
@@ -31,8 +32,15 @@ pub struct Cli {
     #[arg(long, global = true, display_order = 900)]
     json: bool,
 
-    /// How progress is shown on standard error
-    #[arg(long, global = true, value_name = "HOW", default_value = "auto", display_order = 901)]
+    /// How progress is shown on standard error: auto, plain (lines), json (lines), none
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        default_value = "auto",
+        hide_possible_values = true,
+        display_order = 901
+    )]
     progress: Mode,
 
     /// Show no progress; the same as --progress=none
@@ -58,11 +66,17 @@ impl std::fmt::Debug for Context {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Image(image::Args),
+    Repo(repo::Args),
+}
 
 impl Command {
-    fn run(self, _context: &Context) -> anyhow::Result<Outcome> {
-        match self {}
+    fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Image(args) => args.run(context),
+            Self::Repo(args) => args.run(context),
+        }
     }
 }
 

@@ -10,8 +10,13 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+
+use osupdate_core::oci::SourceError;
+
+use crate::transport::TransportError;
+use crate::transport::registry::RegistryError;
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +101,8 @@ pub fn message(error: &anyhow::Error) -> String {
         if let Some(hint) = hint(cause) {
             hints.push(hint);
         }
-        let line = cause.to_string();
+        // Parts of it may come from a stranger, who must not write to the terminal as he likes.
+        let line: String = cause.to_string().chars().filter(|c| !c.is_control() || *c == '\n').collect();
         // Other people's errors print their source as well as returning it.
         if shown.iter().any(|earlier| earlier.contains(&line)) {
             continue;
@@ -118,7 +124,27 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(hinted) = error.downcast_ref::<Hinted>() {
         return Some(hinted.hint.clone());
     }
-    None
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return error.hint();
+    }
+    // These show as what they carry and hide it from the chain.
+    if let Some(error) = error.downcast_ref::<SourceError>() {
+        return hint(error.get_ref());
+    }
+    if let Some(TransportError::Registry(error)) = error.downcast_ref() {
+        return error.hint();
+    }
+    let error = error.downcast_ref::<io::Error>()?;
+    match error.get_ref() {
+        Some(inner) => hint(inner),
+        None if error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() => {
+            Some("run it as root".to_owned())
+        }
+        None if error.kind() == io::ErrorKind::StorageFull => {
+            Some("free some space; osupdate repo gc removes what no image needs".to_owned())
+        }
+        None => None,
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ impl SourceError {
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }
+
+    /// What went wrong, for those who know the source.
+    pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
 }
 
 /// One image at its origin: a registry, a directory. Called from several threads at once.

@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use osupdate_core::oci::ContentDigest;
 use thiserror::Error;
 
 /// Longest repository name, with the host, in the reference grammar.
@@ -41,8 +42,8 @@ pub struct RegistryReference {
     pub repository: String,
     /// Tag. `latest` if neither tag nor digest was given.
     pub tag: Option<String>,
-    /// Digest of the manifest or manifest list, `sha256:` and 64 hex digits; it decides if there is a tag, too.
-    pub digest: Option<String>,
+    /// Digest of the manifest or manifest list; it decides if there is a tag, too.
+    pub digest: Option<ContentDigest>,
 }
 
 /// Name of an image in an OCI layout directory.
@@ -174,10 +175,12 @@ impl FromStr for RegistryReference {
             return Err(ParseReferenceError::Empty);
         }
         let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) if is_digest(digest) => (name, Some(digest.to_owned())),
             // In docker://user:password@host/name a slash follows the @.
             Some((_, digest)) if digest.contains('/') => return Err(ParseReferenceError::UserInfo),
-            Some((_, digest)) => return Err(ParseReferenceError::Digest(digest.to_owned())),
+            Some((name, digest)) => match digest.parse() {
+                Ok(digest) => (name, Some(digest)),
+                Err(_) => return Err(ParseReferenceError::Digest(digest.to_owned())),
+            },
             None => (text, None),
         };
         let Some((host, path)) = name.split_once('/') else {
@@ -254,12 +257,6 @@ impl fmt::Display for OciLayoutReference {
             None => Ok(()),
         }
     }
-}
-
-/// `sha256:` and 64 lower-case hex digits.
-pub(super) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// A host name, an IPv4 address or an IPv6 address in brackets, with an optional port.

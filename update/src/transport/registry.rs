@@ -14,11 +14,11 @@ mod manifest;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use osupdate_core::Algorithm;
+use osupdate_core::oci::{BlobDescriptor, ContentDigest, ImageSource, MANIFEST_MAX_BYTES, Platform, SourceError};
 use reqwest::StatusCode;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
-use super::platform::Platform;
 use super::reference::RegistryReference;
 pub use auth::AuthError;
 pub use blob::BlobReader;
@@ -28,8 +28,8 @@ pub use http::Retry;
 use http::{Http, Request};
 use manifest::Kind;
 
-/// Largest manifest that is read, as registries have it.
-const MANIFEST_MAX: u64 = 4 << 20;
+/// Most bytes of a list of tags that are read.
+const TAG_LIST_MAX_BYTES: u64 = 4 << 20;
 /// Most tags that an error message lists.
 const TAGS_SHOWN: usize = 10;
 
@@ -74,7 +74,6 @@ pub struct RegistryImage {
 /// A manifest or manifest list as the registry has it, its digest verified.
 struct Fetched {
     bytes: Vec<u8>,
-    digest: String,
     kind: Kind,
 }
 
@@ -85,38 +84,52 @@ impl RegistryImage {
         Ok(Self { reference: reference.clone(), platform: options.platform.clone(), http })
     }
 
-    /// Digest (`sha256:<hex>`) of the manifest of the image for this platform, with a single request for most registries.
-    pub fn resolve(&self) -> Result<String, RegistryError> {
+    /// SHA-256 of the manifest of the image for this platform, without fetching more than the list that it is in.
+    pub fn resolve(&self) -> Result<ContentDigest, RegistryError> {
         let fetched = self.fetch_referenced()?;
-        match &fetched.kind {
-            Kind::Image => Ok(fetched.digest),
-            Kind::List(entries) => Ok(manifest::choose(entries, &self.platform, &self.what())?.digest.clone()),
+        match self.select(&fetched)? {
+            None => Ok(ContentDigest::sha256(&fetched.bytes)),
+            Some(entry) if entry.digest.algorithm() == Algorithm::Sha256 => Ok(entry.digest),
+            Some(entry) => Ok(ContentDigest::sha256(&self.fetch_selected(&entry)?)),
         }
     }
 
     /// The manifest of the image for this platform.
     pub fn manifest(&self) -> Result<Vec<u8>, RegistryError> {
         let fetched = self.fetch_referenced()?;
-        let Kind::List(entries) = &fetched.kind else { return Ok(fetched.bytes) };
-        let entry = manifest::choose(entries, &self.platform, &self.what())?;
+        match self.select(&fetched)? {
+            None => Ok(fetched.bytes),
+            Some(entry) => self.fetch_selected(&entry),
+        }
+    }
+
+    /// Opens a blob; it has `size_bytes` according to the manifest.
+    pub fn blob(&self, digest: &ContentDigest, size_bytes: u64) -> Result<BlobReader<'_>, RegistryError> {
+        let image = format!("{}/{}", self.reference.host, self.reference.repository);
+        BlobReader::open(&self.http, &image, digest, size_bytes)
+    }
+
+    /// The image for this platform, if a list was fetched.
+    fn select(&self, fetched: &Fetched) -> Result<Option<BlobDescriptor>, RegistryError> {
+        match fetched.kind {
+            Kind::Image => Ok(None),
+            Kind::List => manifest::select(&fetched.bytes, &self.platform, &self.what()).map(Some),
+        }
+    }
+
+    fn fetch_selected(&self, entry: &BlobDescriptor) -> Result<Vec<u8>, RegistryError> {
         let what = format!("manifest {} of {}", entry.digest, self.reference);
-        let image = self.fetch(&entry.digest, Some((&entry.digest, "by the manifest list")), &what)?;
+        let image = self.fetch(&entry.digest.to_string(), Some((entry.digest, "by the manifest list")), &what)?;
         match image.kind {
             Kind::Image if image.bytes.len() as u64 == entry.size => Ok(image.bytes),
             Kind::Image => {
                 let problem = format!("it has {} bytes, the manifest list states {}", image.bytes.len(), entry.size);
                 Err(RegistryError::ManifestKind { what, problem })
             }
-            Kind::List(_) => {
+            Kind::List => {
                 Err(RegistryError::ManifestKind { what, problem: "it is a manifest list inside of another".to_owned() })
             }
         }
-    }
-
-    /// Opens a blob; it has `size_bytes` according to the manifest.
-    pub fn blob(&self, digest: &str, size_bytes: u64) -> Result<BlobReader<'_>, RegistryError> {
-        let image = format!("{}/{}", self.reference.host, self.reference.repository);
-        BlobReader::open(&self.http, &image, digest, size_bytes)
     }
 
     fn what(&self) -> String {
@@ -125,15 +138,20 @@ impl RegistryImage {
 
     fn fetch_referenced(&self) -> Result<Fetched, RegistryError> {
         match (&self.reference.digest, &self.reference.tag) {
-            (Some(digest), _) => self.fetch(digest, Some((digest, "by the reference")), &self.what()),
+            (Some(digest), _) => self.fetch(&digest.to_string(), Some((*digest, "by the reference")), &self.what()),
             (None, tag) => self.fetch(tag.as_deref().unwrap_or("latest"), None, &self.what()),
         }
     }
 
     /// Fetches one manifest by tag or digest and verifies it against `expected`, a digest and who states it.
-    fn fetch(&self, name: &str, expected: Option<(&str, &'static str)>, what: &str) -> Result<Fetched, RegistryError> {
+    fn fetch(
+        &self,
+        name: &str,
+        expected: Option<(ContentDigest, &'static str)>,
+        what: &str,
+    ) -> Result<Fetched, RegistryError> {
         let path = format!("manifests/{name}");
-        let accept = manifest::MEDIA_TYPES.join(", ");
+        let accept = manifest::accept();
         let response = self.http.get(Request { path: &path, accept: Some(&accept), from_byte: 0, what })?;
         if response.status() != StatusCode::OK {
             return Err(match self.http.refused(response, what) {
@@ -143,23 +161,23 @@ impl RegistryImage {
         }
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (content_type, stated) = (header("content-type"), header("docker-content-digest"));
-        let bytes = read_limited(response, MANIFEST_MAX)
+        let bytes = read_limited(response, MANIFEST_MAX_BYTES)
             .map_err(|error| RegistryError::Connection {
                 host: self.reference.host.clone(),
                 what: what.to_owned(),
                 source: Cause::of(&error),
             })?
             .ok_or_else(|| RegistryError::ManifestSize { what: what.to_owned() })?;
-        let digest = sha256(&bytes);
-        let stated = stated.as_deref().filter(|stated| stated.starts_with("sha256:"));
+        // A header that is not a digest states nothing.
+        let stated: Option<ContentDigest> = stated.and_then(|stated| stated.parse().ok());
         for (expected, expected_by) in expected.into_iter().chain(stated.map(|stated| (stated, "by the registry"))) {
-            if expected != digest {
-                let (what, expected) = (what.to_owned(), error::printable(expected));
-                return Err(RegistryError::ManifestDigest { what, expected, expected_by, found: digest });
+            if !expected.matches(&bytes) {
+                let (what, found) = (what.to_owned(), ContentDigest::sha256(&bytes));
+                return Err(RegistryError::ManifestDigest { what, expected, expected_by, found });
             }
         }
-        let kind = manifest::parse(&bytes, content_type.as_deref(), what)?;
-        Ok(Fetched { bytes, digest, kind })
+        let kind = manifest::kind(&bytes, content_type.as_deref(), what)?;
+        Ok(Fetched { bytes, kind })
     }
 
     /// Tells a tag that does not exist from a repository that does not.
@@ -190,7 +208,7 @@ impl RegistryImage {
         struct TagList {
             tags: Option<Vec<String>>,
         }
-        let body = read_limited(response, MANIFEST_MAX).ok().flatten().unwrap_or_default();
+        let body = read_limited(response, TAG_LIST_MAX_BYTES).ok().flatten().unwrap_or_default();
         let list: Option<TagList> = serde_json::from_slice(&body).ok();
         let mut tags = list.and_then(|list| list.tags).unwrap_or_default();
         tags.sort_unstable();
@@ -200,10 +218,15 @@ impl RegistryImage {
     }
 }
 
-/// `sha256:` and the hex digest of the bytes.
-fn sha256(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+impl ImageSource for RegistryImage {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        self.manifest().map_err(SourceError::new)
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        let reader = self.blob(&descriptor.digest, descriptor.size).map_err(SourceError::new)?;
+        Ok(Box::new(reader))
+    }
 }
 
 /// Reads all of `reader`; `None` if that is more than `max_bytes`.

@@ -29,7 +29,7 @@ fn images_of_all_forms_are_fetched() {
     }
     let dir = tempfile::tempdir().unwrap();
     let mut layout = Layout::create(dir.path());
-    let host = osupdate::transport::platform::Platform::host();
+    let host = osupdate_core::oci::Platform::host();
     let files: &[(&str, &[u8])] = &[("usr/lib/os-release", b"ID=test\n")];
     let here = layout.image(&host.architecture, &[files]);
     let elsewhere = layout.image("pdp11", &[files]);
@@ -44,22 +44,22 @@ fn images_of_all_forms_are_fetched() {
     registry.push(&source("list"), "a/os:list", &["--all"]);
 
     let oci = image(&registry, "a/os:oci");
-    assert_eq!(oci.resolve().unwrap(), here["digest"]);
+    assert_eq!(oci.resolve().unwrap().to_string(), here["digest"]);
     assert_eq!(sha256(&oci.manifest().unwrap()), here["digest"]);
     let docker = image(&registry, "a/os:docker");
-    assert_eq!(docker.resolve().unwrap(), sha256(&docker.manifest().unwrap()));
-    assert_ne!(docker.resolve().unwrap(), here["digest"]);
+    assert_eq!(docker.resolve().unwrap().to_string(), sha256(&docker.manifest().unwrap()));
+    assert_ne!(docker.resolve().unwrap().to_string(), here["digest"]);
     let list = image(&registry, "a/os:list");
-    assert_eq!(list.resolve().unwrap(), here["digest"]);
+    assert_eq!(list.resolve().unwrap().to_string(), here["digest"]);
     assert_eq!(sha256(&list.manifest().unwrap()), here["digest"]);
     let digest = here["digest"].as_str().unwrap();
-    assert_eq!(image(&registry, &format!("a/os@{digest}")).resolve().unwrap(), digest);
+    assert_eq!(image(&registry, &format!("a/os@{digest}")).resolve().unwrap().to_string(), digest);
 
     let manifest: Value = serde_json::from_slice(&oci.manifest().unwrap()).unwrap();
     let layer = &manifest["layers"][0];
     let (digest, size) = (layer["digest"].as_str().unwrap(), layer["size"].as_u64().unwrap());
     let mut bytes = Vec::new();
-    oci.blob(digest, size).unwrap().read_to_end(&mut bytes).unwrap();
+    oci.blob(&digest.parse().unwrap(), size).unwrap().read_to_end(&mut bytes).unwrap();
     assert_eq!(sha256(&bytes), digest);
 
     let error = image(&registry, "a/os:3").resolve().unwrap_err();
@@ -67,7 +67,7 @@ fn images_of_all_forms_are_fetched() {
     assert_eq!(tags, &["docker", "list", "oci"]);
     let error = image(&registry, "a/so:3").resolve().unwrap_err();
     assert!(matches!(error, RegistryError::NoRepository { .. }), "{error}");
-    let error = oci.blob(&sha256(b"nothing"), 1).unwrap_err();
+    let error = oci.blob(&sha256(b"nothing").parse().unwrap(), 1).unwrap_err();
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error}");
 }
 
@@ -87,7 +87,7 @@ fn a_login_is_taken_from_the_auth_file() {
         let auth = base64::engine::general_purpose::STANDARD.encode(text);
         format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, registry.address)
     };
-    assert_eq!(image_with(&registry, "os:1", &login("me:secret")).resolve().unwrap(), here["digest"]);
+    assert_eq!(image_with(&registry, "os:1", &login("me:secret")).resolve().unwrap().to_string(), here["digest"]);
     for auth_file in ["{}", &login("me:wrong")] {
         let error = image_with(&registry, "os:1", auth_file).resolve().unwrap_err();
         let RegistryError::Denied { had_credentials, .. } = error else { panic!("{error}") };

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Read};
 
+use osupdate_core::oci::ContentDigest;
 use reqwest::StatusCode;
 use reqwest::blocking::Response;
 use reqwest::header::CONTENT_RANGE;
@@ -26,7 +27,12 @@ pub struct BlobReader<'a> {
 }
 
 impl<'a> BlobReader<'a> {
-    pub(super) fn open(http: &'a Http, image: &str, digest: &str, size_bytes: u64) -> Result<Self, RegistryError> {
+    pub(super) fn open(
+        http: &'a Http,
+        image: &str,
+        digest: &ContentDigest,
+        size_bytes: u64,
+    ) -> Result<Self, RegistryError> {
         let path = format!("blobs/{digest}");
         let what = format!("blob {digest} of {image}");
         let (response, skip_bytes) = get_from(http, &path, &what, 0)?;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use osupdate_core::oci::{ContentDigest, MANIFEST_MAX_BYTES, ManifestError};
 use reqwest::StatusCode;
 use thiserror::Error;
 
@@ -164,7 +165,7 @@ pub enum RegistryError {
         message: String,
     },
     /// The manifest is larger than manifests may be.
-    #[error("{what} is larger than 4 MiB")]
+    #[error("{what} is larger than {} MiB", MANIFEST_MAX_BYTES >> 20)]
     ManifestSize {
         /// The manifest.
         what: String,
@@ -175,11 +176,11 @@ pub enum RegistryError {
         /// The manifest.
         what: String,
         /// Digest that it should have.
-        expected: String,
+        expected: ContentDigest,
         /// Who says so.
         expected_by: &'static str,
         /// Digest that it has.
-        found: String,
+        found: ContentDigest,
     },
     /// The bytes are not a manifest.
     #[error("{what} is not valid")]
@@ -198,15 +199,14 @@ pub enum RegistryError {
         /// Why.
         problem: String,
     },
-    /// The list has no image for this machine.
-    #[error("{what} has no image for {wanted}, only for {}", .available.join(", "))]
-    NoPlatform {
+    /// The list is malformed, or has no image for this machine.
+    #[error("cannot select an image from {what}")]
+    List {
         /// The manifest list.
         what: String,
-        /// The platform of this machine.
-        wanted: String,
-        /// The platforms in the list.
-        available: Vec<String>,
+        /// Why.
+        #[source]
+        source: ManifestError,
     },
 }
 
@@ -232,7 +232,9 @@ impl RegistryError {
             Self::NoRepository { .. } => "check the repository name in the reference".to_owned(),
             Self::NoTag { tags, .. } if tags.is_empty() => "it has no tags at all: was an image pushed?".to_owned(),
             Self::NoTag { tags, .. } => format!("tags that it has: {}", tags.join(", ")),
-            Self::NoPlatform { .. } => "build and push the image for this architecture, too".to_owned(),
+            Self::List { source: ManifestError::Platform { .. }, .. } => {
+                "build and push the image for this architecture, too".to_owned()
+            }
             Self::Truncated { .. } | Self::Connection { .. } => {
                 "run the command again; what is already here is not fetched again".to_owned()
             }
@@ -246,7 +248,8 @@ impl RegistryError {
             | Self::Status { .. }
             | Self::ManifestSize { .. }
             | Self::ManifestJson { .. }
-            | Self::ManifestKind { .. } => return None,
+            | Self::ManifestKind { .. }
+            | Self::List { .. } => return None,
         })
     }
 }

@@ -1,0 +1,92 @@
+//! `osupdate image`: the images in the repository.
+
+mod digest;
+mod inspect;
+mod list;
+mod mount;
+mod pull;
+mod tag;
+mod untag;
+
+use std::fmt;
+
+use clap::Subcommand;
+use osupdate_core::oci::{StoreError, StoredImage, list as list_tags, open_image};
+use osupdate_core::repository::Repository;
+use serde_json::Value;
+
+use super::repository_path::RepositoryPath;
+use crate::cli::Context;
+use crate::exit::{Outcome, ResultExt as _};
+
+/// Pull, list, inspect and mount images
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    repository: RepositoryPath,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Pull(pull::Args),
+    List(list::Args),
+    Inspect(inspect::Args),
+    Digest(digest::Args),
+    Mount(mount::Args),
+    Tag(tag::Args),
+    Untag(untag::Args),
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::Pull(args) => args.run(&self.repository, context),
+            Command::List(args) => args.run(&self.repository, context),
+            Command::Inspect(args) => args.run(&self.repository, context),
+            Command::Digest(args) => args.run(&self.repository, context),
+            Command::Mount(args) => args.run(&self.repository),
+            Command::Tag(args) => args.run(&self.repository, context),
+            Command::Untag(args) => args.run(&self.repository, context),
+        }
+    }
+}
+
+/// Opens an image by tag or digest; if there is none, the hint says which tags there are.
+fn open(repository: &Repository, name: &str) -> anyhow::Result<StoredImage> {
+    let result = open_image(repository, name);
+    if !matches!(result, Err(StoreError::NotFound { .. })) {
+        return Ok(result?);
+    }
+    let tags: Vec<_> = list_tags(repository)?.into_iter().map(|(tag, _)| tag).collect();
+    result.hint(match tags.as_slice() {
+        [] => "there are no images at all: osupdate image pull REFERENCE".to_owned(),
+        tags => format!("there are: {}", tags.join(", ")),
+    })
+}
+
+/// The version that an image says it has.
+fn version(image: &StoredImage) -> Option<&str> {
+    let labels = image.config.config().as_ref()?.labels().as_ref()?;
+    labels.get("org.opencontainers.image.version").map(String::as_str)
+}
+
+/// A digest that may not be there, for people.
+fn or_none(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+/// What `pull` and `inspect` tell about an image, in JSON.
+fn summary(image: &StoredImage) -> Value {
+    serde_json::json!({
+        "manifest_digest": image.manifest_digest,
+        "config_digest": image.config_digest,
+        "image_digest": image.image,
+        "boot_image_digest": image.boot_image,
+        "image_version": version(image),
+        "architecture": image.config.architecture().to_string(),
+    })
+}

@@ -1,0 +1,31 @@
+//! `osupdate image untag`
+
+use anyhow::anyhow;
+use osupdate_core::oci::untag;
+
+use crate::cli::Context;
+use crate::commands::repository_path::RepositoryPath;
+use crate::exit::{Outcome, ResultExt as _};
+
+/// Take a tag away from an image
+///
+/// The next `osupdate repo gc` removes the image, if no other tag and no deployment needs it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The tag
+    tag: String,
+}
+
+impl Args {
+    pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
+        let repository = repository.open()?;
+        repository.check_writable()?;
+        if !untag(&repository, &self.tag)? {
+            return Err(anyhow!("there is no tag {:?} in the repository", self.tag))
+                .hint("see which there are with: osupdate image list");
+        }
+        let report = serde_json::json!({ "removed": self.tag });
+        context.output.write(&report, |out| writeln!(out, "removed tag {}", self.tag))?;
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,33 @@
+//! `osupdate repo`: the repository as a whole.
+
+mod init;
+
+use clap::Subcommand;
+
+use super::repository_path::RepositoryPath;
+use crate::cli::Context;
+use crate::exit::Outcome;
+
+/// Make, check and clean the repository
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    repository: RepositoryPath,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Args),
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::Init(args) => args.run(&self.repository, context),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `osupdate repo init`
+
+use clap::ValueEnum;
+use osupdate_core::Algorithm;
+use osupdate_core::repository::{InitError, InitOutcome, Repository, Verity};
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::commands::repository_path::RepositoryPath;
+use crate::exit::{Outcome, ResultExt as _};
+
+/// Make an empty repository
+///
+/// The kernel checks every byte that is read from a repository: it needs a file system with fs-verity, which ext4,
+/// f2fs (feature `verity`) and btrfs have. To make one where there is one of the same kind already is no error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  osupdate repo init --repo /srv/composefs
+  osupdate repo init --repo /tmp/scratch --unverified")]
+pub(super) struct Args {
+    /// Digest algorithm of all files in it; bootable images have SHA-512
+    #[arg(long, value_name = "ALGORITHM", default_value = "sha512")]
+    digest: DigestName,
+
+    /// Do without fs-verity: nobody notices if files in the repository change
+    #[arg(long)]
+    unverified: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DigestName {
+    Sha512,
+    Sha256,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    path: &'a str,
+    digest: &'static str,
+    verified: bool,
+    created: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
+        repository.check_place()?;
+        let algorithm = match self.digest {
+            DigestName::Sha512 => Algorithm::Sha512,
+            DigestName::Sha256 => Algorithm::Sha256,
+        };
+        let verity = if self.unverified { Verity::Unverified } else { Verity::Required };
+        let result = Repository::init(repository.path(), algorithm, verity);
+        let outcome = match &result {
+            Ok(outcome) => *outcome,
+            Err(InitError::NoVerity { file_system, .. }) => {
+                let hint = format!("{}; or do without it: --unverified", file_system.verity_hint());
+                return result.hint(hint).map(|_| Outcome::Done);
+            }
+            Err(InitError::Different { .. }) => {
+                return result
+                    .hint("choose another directory, or leave the repository as it is")
+                    .map(|_| Outcome::Done);
+            }
+            Err(_) => result?,
+        };
+        let path = repository.path().display().to_string();
+        let created = outcome == InitOutcome::Created;
+        let report = Report { path: &path, digest: algorithm.name(), verified: !self.unverified, created };
+        context.output.write(&report, |out| match created {
+            true => writeln!(out, "made repository {path} ({})", kind(&report)),
+            false => writeln!(out, "{path} is a repository already ({})", kind(&report)),
+        })?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn kind(report: &Report<'_>) -> String {
+    let verity = if report.verified { "fs-verity on" } else { "unverified" };
+    format!("{}, {verity}", report.digest)
+}
