@@ -18,6 +18,8 @@ const BOOT_COUNT_VARIABLE: &str = "/sys/firmware/efi/efivars/LoaderBootCountPath
 const INITRD_RELEASE: &str = "/etc/initrd-release";
 /// Kernel argument that says what to do on failure. Its one value: `emergency`, never reboot.
 const ON_FAILURE_KEY: &str = "osupdate.on-failure";
+/// Longer texts than this are several records in the kernel log; it refuses records of more than 1024 bytes.
+const RECORD_MAX: usize = 900;
 /// How long the message can be read before the machine reboots.
 const REBOOT_DELAY: Duration = Duration::from_secs(10);
 
@@ -90,9 +92,10 @@ fn say(priority: Priority, text: &str) {
         eprintln!("cannot open /dev/kmsg, ignoring");
         return;
     };
-    for line in text.lines() {
+    for part in text.lines().flat_map(|line| line.as_bytes().chunks(RECORD_MAX)) {
         // One write is one record.
-        if let Err(err) = log.write_all(format!("<{}>{NAME}: {line}\n", priority as u8).as_bytes()) {
+        let record = format!("<{}>{NAME}: {}\n", priority as u8, String::from_utf8_lossy(part));
+        if let Err(err) = log.write_all(record.as_bytes()) {
             eprintln!("cannot write to /dev/kmsg: {err}, ignoring");
         }
     }

@@ -55,13 +55,12 @@ fn run(options: &Options, cmdline: &str) -> Result<()> {
 
     let image = Image::find(&physical, &arguments)?;
     let deployment = Deployment::open(&physical, image.digest(), &config)?;
-    if deployment.is_written_to() {
-        physical.make_writable()?;
-    }
-
     let staging = Staging::create()?;
     let upper = config.root_transient.then(|| staging.transient_layers("root")).transpose()?;
     let root = staging.attach_root(image.mount(upper)?.as_fd())?;
+    if deployment.is_written_to() {
+        physical.make_writable()?;
+    }
     deployment.mount(&root, "var", config.var)?;
     if root.has_directory("sysroot")? {
         root.bind(physical.directory(), "sysroot")?;
