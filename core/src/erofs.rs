@@ -20,6 +20,7 @@ mod inodes;
 mod layout;
 mod overlay;
 mod plan;
+mod read;
 mod shared;
 mod validate;
 mod write;
@@ -27,6 +28,7 @@ mod xattr;
 
 use zerocopy::FromBytes;
 
+pub use read::{ReadError, ReadProblem, objects, read};
 pub use validate::{WriteError, WriteProblem};
 pub use write::write;
 

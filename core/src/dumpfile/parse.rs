@@ -105,7 +105,7 @@ impl Builder {
                 }
             }
         }
-        forget_the_obvious(&mut tree);
+        tree.forget_obvious_links();
         Ok(tree)
     }
 }
@@ -151,26 +151,4 @@ fn resolve_links(files: &[File], tree: &Tree) -> Result<Vec<LinkEnd>, ParseError
         }
     }
     Ok(ends.into_iter().flatten().collect())
-}
-
-/// Removes stated link counts and primary names that are what they would be anyway, so that equal trees are equal.
-fn forget_the_obvious(tree: &mut Tree) {
-    let names = tree.names();
-    let obvious: Vec<(bool, bool)> = tree
-        .leaves
-        .iter()
-        .zip(&names)
-        .enumerate()
-        .map(|(index, (leaf, names))| {
-            (leaf.stated_nlink == Some(names.count), names.primary(tree, LeafId(index), leaf) == names.first)
-        })
-        .collect();
-    for (leaf, (nlink, primary)) in tree.leaves.iter_mut().zip(obvious) {
-        if nlink {
-            leaf.stated_nlink = None;
-        }
-        if primary {
-            leaf.primary_path = None;
-        }
-    }
 }

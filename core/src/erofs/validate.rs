@@ -15,6 +15,7 @@ pub(super) const V2_INLINE_LIMIT: usize = 512;
 /// Longest symlink target in a version 2 image.
 pub(super) const V2_SYMLINK_MAX: usize = 1024;
 
+const PRINTED_PATH_MAX: usize = 4096;
 const XATTR_NAME_MAX: usize = 255;
 const XATTR_VALUE_MAX: usize = 65535;
 
@@ -81,10 +82,14 @@ pub enum WriteProblem {
     ImageSize,
 }
 
-/// A path for an error message.
+/// A path for an error message; of a very long one the end.
 pub(super) fn printable_path<'n>(names: impl IntoIterator<Item = &'n [u8]>) -> String {
     let path: String = names.into_iter().map(|name| format!("/{}", name.escape_ascii())).collect();
-    if path.is_empty() { "/".to_owned() } else { path }
+    match path.len() {
+        0 => "/".to_owned(),
+        1..=PRINTED_PATH_MAX => path,
+        len => format!("...{}", &path[len - PRINTED_PATH_MAX..]), // all of it is ASCII
+    }
 }
 
 /// Whether a directory can have an entry of this name.

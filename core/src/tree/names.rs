@@ -59,6 +59,22 @@ impl Tree {
         names
     }
 
+    /// Removes stated link counts and primary names that are what they would be anyway, so that equal trees are equal.
+    pub(crate) fn forget_obvious_links(&mut self) {
+        let names = self.names();
+        let obvious: Vec<(bool, bool)> = std::iter::zip(&self.leaves, &names)
+            .enumerate()
+            .map(|(index, (leaf, names))| {
+                let first_is_primary = names.primary(self, LeafId(index), leaf) == names.first;
+                (leaf.stated_nlink == Some(names.count), first_is_primary)
+            })
+            .collect();
+        for (leaf, (count_is_stated, first_is_primary)) in self.leaves.iter_mut().zip(obvious) {
+            leaf.stated_nlink.take_if(|_| count_is_stated);
+            leaf.primary_path.take_if(|_| first_is_primary);
+        }
+    }
+
     /// Where an absolute path ends; the root itself has no place.
     pub(crate) fn place(&self, path: &[u8]) -> Option<Place<'_>> {
         let mut directory = &self.root;

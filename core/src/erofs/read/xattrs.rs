@@ -1,0 +1,156 @@
+//! Extended attributes of one inode.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use zerocopy::FromBytes;
+
+use super::image::Image;
+use super::inode::Inode;
+use super::{Budget, ReadProblem};
+use crate::digest::Digest;
+use crate::erofs::layout::{XattrEntry, XattrHeader};
+use crate::erofs::overlay::{self, Stored};
+use crate::erofs::validate::is_payload;
+use crate::erofs::xattr::{entry_size, filter_bit, prefix, split_name};
+use crate::tree::Xattrs;
+
+const NAME_MAX: usize = 255;
+
+/// What an inode's attributes say.
+#[derive(Debug, Default)]
+pub(super) struct Attributes {
+    /// Those of the user, under the names that he gave them.
+    pub(super) user: Xattrs,
+    /// `Some(None)`: present without a digest.
+    pub(super) metacopy: Option<Option<Digest>>,
+    /// Path below the object directory.
+    pub(super) redirect: Option<Box<[u8]>>,
+    pub(super) opaque: bool,
+}
+
+impl Attributes {
+    pub(super) fn read(image: &Image<'_>, inode: &Inode, budget: &mut Budget) -> Result<Self, ReadProblem> {
+        let mut all = Self::default();
+        for (name, value) in stored(image, inode, budget)? {
+            match overlay::unescape(&name) {
+                Stored::User(name) => {
+                    all.user.insert(name.into_owned().into(), value.into());
+                }
+                Stored::Overlay if name == overlay::METACOPY => {
+                    all.metacopy = Some(overlay::parse_metacopy(value).ok_or(ReadProblem::Metacopy)?);
+                }
+                Stored::Overlay if name == overlay::REDIRECT => {
+                    let payload = value.strip_prefix(b"/").filter(|payload| !payload.is_empty() && is_payload(payload));
+                    all.redirect = Some(payload.ok_or(ReadProblem::Redirect)?.into());
+                }
+                Stored::Overlay if name == overlay::OPAQUE => all.opaque = true,
+                Stored::Overlay => return Err(ReadProblem::OverlayXattr(name.escape_ascii().to_string())),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Refuses attributes that overlayfs obeys, other than those of an external file and of the root.
+    pub(super) fn check_overlay(&self, external: bool, root: bool) -> Result<(), ReadProblem> {
+        let unexpected = [
+            (overlay::METACOPY, self.metacopy.is_some() && !external),
+            (overlay::REDIRECT, self.redirect.is_some() && !external),
+            (overlay::OPAQUE, self.opaque && !root),
+        ];
+        match unexpected.iter().find(|(_, there)| *there) {
+            Some((name, _)) => Err(ReadProblem::OverlayXattr(name.escape_ascii().to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a user's attribute if it has this value.
+    pub(super) fn remove_stored(user: &mut Xattrs, stored_name: &[u8], value: &[u8]) {
+        let Stored::User(name) = overlay::unescape(stored_name) else { return };
+        if user.get(&*name).is_some_and(|found| **found == *value) {
+            user.remove(&*name);
+        }
+    }
+
+    /// Whether the user's attributes are those of a file that stands for a whiteout.
+    pub(super) fn marks_whiteout(&self) -> bool {
+        overlay::WHITEOUT.iter().all(|stored_name| match overlay::unescape(stored_name) {
+            Stored::User(name) => self.user.get(&*name).is_some_and(|value| value.is_empty()),
+            Stored::Overlay => false,
+        })
+    }
+}
+
+/// Attributes as they are in the image.
+fn stored<'i>(
+    image: &Image<'i>,
+    inode: &Inode,
+    budget: &mut Budget,
+) -> Result<BTreeMap<Cow<'i, [u8]>, &'i [u8]>, ReadProblem> {
+    let mut all = BTreeMap::new();
+    if inode.xattrs_size == 0 {
+        return Ok(all);
+    }
+    let body = image.get(inode.xattrs_at, inode.xattrs_size).ok_or(ReadProblem::XattrOutside)?;
+    let (header, mut rest) = XattrHeader::ref_from_prefix(body).map_err(|_| ReadProblem::XattrOutside)?;
+    let mut present = 0;
+    let mut add = |entry: Entry<'i>| {
+        present |= filter_bit(entry.index, entry.suffix);
+        budget.charge_xattr(entry.name.len() + entry.value.len())?;
+        match all.insert(entry.name, entry.value) {
+            None => Ok(()),
+            Some(_) => Err(ReadProblem::XattrDuplicate(entry.suffix.escape_ascii().to_string())),
+        }
+    };
+    for _ in 0..header.shared_count {
+        let (id, behind) = rest.split_first_chunk().ok_or(ReadProblem::XattrOutside)?;
+        rest = behind;
+        let id = u32::from_le_bytes(*id);
+        let entry = image.shared_base.checked_add(id as usize * 4).and_then(|at| image.get_from(at));
+        let entry = Entry::read(image, entry.ok_or(ReadProblem::XattrShared(id))?, ReadProblem::XattrShared(id))?;
+        add(entry)?;
+    }
+    while !rest.is_empty() {
+        let entry = Entry::read(image, rest, ReadProblem::XattrOutside)?;
+        rest = rest.get(entry.size..).ok_or(ReadProblem::XattrOutside)?;
+        add(entry)?;
+    }
+    if image.has_filters && header.filter.get() != !present {
+        return Err(ReadProblem::XattrFilter);
+    }
+    Ok(all)
+}
+
+/// One attribute.
+struct Entry<'i> {
+    index: u8,
+    suffix: &'i [u8],
+    name: Cow<'i, [u8]>,
+    value: &'i [u8],
+    /// With padding.
+    size: usize,
+}
+
+impl<'i> Entry<'i> {
+    /// Reads the attribute at the start of `bytes`, which may go on behind it.
+    fn read(image: &Image<'i>, bytes: &'i [u8], truncated: ReadProblem) -> Result<Self, ReadProblem> {
+        let Ok((entry, rest)) = XattrEntry::ref_from_prefix(bytes) else { return Err(truncated) };
+        let suffix_len = usize::from(entry.name_len);
+        let value_len = usize::from(entry.value_len.get());
+        let Some(parts) = rest.get(..suffix_len + value_len) else { return Err(truncated) };
+        let (suffix, value) = parts.split_at(suffix_len);
+
+        let index = entry.name_index;
+        let malformed = || ReadProblem::XattrName(format!("{index}:{}", suffix.escape_ascii()));
+        let prefix = prefix(index).ok_or_else(malformed)?;
+        let name = match (prefix, suffix) {
+            ([], suffix) => Cow::Borrowed(suffix),
+            (prefix, suffix) => Cow::Owned([prefix, suffix].concat()),
+        };
+        let canonical = split_name(&name, image.format) == (index, suffix);
+        if name.is_empty() || name.len() > NAME_MAX || name.contains(&0) || !canonical {
+            return Err(malformed());
+        }
+        Ok(Self { index, suffix, name, value, size: entry_size(suffix_len, value_len) })
+    }
+}
