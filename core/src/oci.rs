@@ -12,6 +12,7 @@ mod manifest;
 mod pull;
 mod source;
 mod store;
+mod tags;
 mod verify;
 
 pub use apply::{ApplyError, ApplyErrorKind};
@@ -26,5 +27,6 @@ pub use manifest::{
 pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use pull::{PullError, PullOptions, pull};
 pub use source::{ImageSource, SourceError};
-pub use store::{StoreError, StoredImage, TreeError, image_tree, list, open_image, tag, untag};
+pub use store::{StoreError, StoredImage, TreeError, image_tree, open_image};
+pub use tags::{list, tag, untag};
 pub use verify::{ImageFinding, ImageFindingKind, verify_image, verify_images};

@@ -279,3 +279,41 @@ impl std::fmt::Display for Platform {
         write!(f, "{}/{}", self.os, self.architecture)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn documents_as_docker_writes_them_are_read() {
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",
+            "config":{{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"{DIGEST}"}},
+            "layers":[
+            {{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":1,"digest":"{DIGEST}"}},
+            {{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","size":2,"digest":"{DIGEST}",
+              "urls":["https://example.org/layer"]}}]}}"#
+        );
+        let manifest = CheckedManifest::parse(manifest.as_bytes()).unwrap();
+        let compressions: Vec<_> = manifest.layers.iter().map(|(_, compression)| *compression).collect();
+        assert_eq!(compressions, [Compression::Gzip, Compression::Gzip]);
+
+        let config = format!(
+            r#"{{"architecture":"amd64","config":{{"Hostname":"","Domainname":"","User":"","AttachStdin":false,
+            "Tty":false,"OpenStdin":false,"StdinOnce":false,"Env":["PATH=/bin"],"Cmd":null,"Image":"sha256:00",
+            "ExposedPorts":{{"80/tcp":{{}}}},"Volumes":null,"WorkingDir":"","Entrypoint":null,"OnBuild":null,
+            "Labels":null,"Healthcheck":{{"Test":["NONE"]}},"ArgsEscaped":true}},"container":"00",
+            "container_config":{{"Hostname":"x"}},"created":"2023-01-01T00:00:00.000000000Z","docker_version":"20.10",
+            "history":[{{"created":"2023-01-01T00:00:00Z","created_by":"/bin/sh","empty_layer":true}}],"os":"linux",
+            "variant":"","rootfs":{{"type":"layers","diff_ids":["{DIGEST}"]}}}}"#
+        );
+        let config = CheckedConfig::parse(config.as_bytes(), 1).unwrap();
+        assert_eq!(config.diff_ids, [DIGEST.parse().unwrap()]);
+        let minimal =
+            format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{DIGEST}"]}}}}"#);
+        assert!(CheckedConfig::parse(minimal.as_bytes(), 1).is_ok());
+        assert!(matches!(CheckedConfig::parse(minimal.as_bytes(), 2), Err(ManifestError::LayerCount { .. })));
+    }
+}

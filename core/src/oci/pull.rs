@@ -4,23 +4,23 @@
 //! then the streams of configuration and manifest, each written once. Names become durable together; the tag comes last.
 //! What is interrupted before leaves objects without names, which the next collection of garbage removes.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod layers;
+
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use thiserror::Error;
 
 use super::digest::ContentDigest;
-use super::layer::{self, LayerError, LayerSource};
+use super::layer::LayerError;
 use super::layout::read_bounded;
 use super::manifest::{BlobDescriptor, CONFIG_MAX_BYTES, CheckedConfig, CheckedManifest, ManifestError, Platform};
 use super::source::{ImageSource, SourceError};
 use super::store::{
     StoreError, StoredImage, TreeError, build_tree, config_label, config_name, image_label, layer_name, manifest_name,
-    manifests_with_config, open_manifest, read_document, tag_ref,
+    manifests_with_config, open_manifest, read_document,
 };
+use super::tags::tag_ref;
 use crate::boot::{BootError, BootOptions, transform_for_boot};
 use crate::digest::Digest;
 use crate::erofs::{self, Format};
@@ -233,89 +233,6 @@ impl Pull<'_> {
         }
     }
 
-    /// The split streams of all layers, those that are missing fetched now.
-    fn layers(&self, diff_ids: &[ContentDigest]) -> Result<Vec<(ContentDigest, Digest)>, PullError> {
-        let mut streams = BTreeMap::new();
-        let mut missing = Vec::new();
-        let mut seen = BTreeSet::new();
-        for (diff_id, (blob, compression)) in diff_ids.iter().zip(&self.manifest.layers) {
-            if !seen.insert(*diff_id) {
-                continue;
-            }
-            match self.present_layer(diff_id)? {
-                Some(stream) => {
-                    streams.insert(*diff_id, stream);
-                    let what = layer_title(blob);
-                    self.observer.event(Event::Skipped { id: &blob.digest.to_string(), what: &what });
-                }
-                None => missing.push((*diff_id, blob, *compression)),
-            }
-        }
-        // Taken from the end: the largest first, so that it is not alone at the end.
-        missing.sort_by_key(|(_, blob, _)| blob.size);
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(missing.len());
-        let queue = Mutex::new(missing);
-        let done = Mutex::new(&mut streams);
-        let failure = Mutex::new(None);
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some((diff_id, blob, compression)) = lock(&queue).pop() {
-                        if stop.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        let id = blob.digest.to_string();
-                        let layer = LayerSource { blob, compression, diff_id: &diff_id, id: &id };
-                        match self.fetch_layer(&layer, &stop) {
-                            Ok(stream) => {
-                                lock(&done).insert(diff_id, stream);
-                            }
-                            Err(source) => {
-                                // The others fail because of this one; only the first failure is told.
-                                lock(&failure).get_or_insert(PullError::Layer { digest: blob.digest, source });
-                                stop.store(true, Ordering::Relaxed);
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            return Err(error);
-        }
-        Ok(diff_ids.iter().filter_map(|diff_id| Some((*diff_id, *streams.get(diff_id)?))).collect())
-    }
-
-    fn fetch_layer(&self, layer: &LayerSource<'_>, stop: &AtomicBool) -> Result<Digest, LayerError> {
-        let (id, what, total_bytes) = (layer.id, layer_title(layer.blob), Some(layer.blob.size));
-        self.observer.event(Event::Started { id, what: &what, total_bytes });
-        let bytes = self.source.blob(layer.blob).map_err(|error| LayerError::Transfer(error.into()))?;
-        let stream = layer::import(self.repository, layer, bytes, stop, self.observer)?;
-        self.observer.event(Event::Finished { id });
-        Ok(stream)
-    }
-
-    /// The stream of a layer that is there with all its objects.
-    fn present_layer(&self, diff_id: &ContentDigest) -> Result<Option<Digest>, PullError> {
-        let Some(digest) = self.repository.stream(&layer_name(diff_id))? else { return Ok(None) };
-        match self.repository.open_stream(&digest, Some(ContentType::Layer)) {
-            Ok(stream) => {
-                for object in stream.object_refs() {
-                    if !self.repository.has_object(object)? {
-                        tracing::warn!("object {object} of layer {diff_id} is missing or damaged, fetching it again");
-                        return Ok(None);
-                    }
-                }
-                Ok(Some(digest))
-            }
-            Err(error) => {
-                tracing::warn!("layer {diff_id} cannot be read, fetching it again: {error}");
-                Ok(None)
-            }
-        }
-    }
-
     /// All EROFS images by label: those there were, and those that are wanted and missing, which are made now.
     fn images(
         &self,
@@ -430,13 +347,4 @@ impl Pull<'_> {
         let bytes = stream.finish().map_err(PullError::Stream)?;
         Ok(self.repository.put_object(&bytes)?.digest)
     }
-}
-
-fn layer_title(blob: &BlobDescriptor) -> String {
-    format!("layer {}", blob.digest.short())
-}
-
-/// Locks a mutex; what a panicking thread left is as good as ever, and the panic itself reaches the caller.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

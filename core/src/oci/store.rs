@@ -1,10 +1,9 @@
-//! Images in the repository: their streams, their tags, what they consist of.
+//! Images in the repository: their streams and what they consist of.
 //!
 //! ```text
 //! streams/oci-manifest-<digest>   the manifest; refs: config:<digest>, <diff_id>...
 //! streams/oci-config-<digest>     the configuration; refs: <diff_id>..., composefs.image.v1, composefs.image.boot.v1
 //! streams/oci-layer-<diff_id>     an uncompressed layer
-//! streams/refs/oci/<tag>          a tag: ../../oci-manifest-<digest>
 //! ```
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
@@ -15,18 +14,16 @@ use super::digest::ContentDigest;
 use super::layer;
 use super::layer::StoredLayerError;
 use super::manifest::{CheckedConfig, CheckedManifest, ManifestError};
+use super::tags::resolve_tag;
 use crate::digest::Digest;
 use crate::erofs::Format;
-use crate::repository::{FileError, Namespace, ObjectError, RefError, Repository, StreamError};
+use crate::repository::{FileError, ObjectError, RefError, Repository, StreamError};
 use crate::splitstream::{ContentType, Reader};
 use crate::transform::{TransformError, XattrFilter, transform_for_oci};
 use crate::tree::Tree;
 
 /// Begins the names of manifest streams.
 pub(crate) const MANIFEST_PREFIX: &str = "oci-manifest-";
-/// Directory of tags among the refs.
-const TAGS: &str = "oci/";
-
 /// Why an image of the repository cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -165,23 +162,6 @@ pub(crate) fn config_label(digest: &ContentDigest) -> String {
     format!("config:{digest}")
 }
 
-/// Name of a tag's ref.
-pub(crate) fn tag_ref(tag: &str) -> Result<String, StoreError> {
-    if tag.is_empty() || tag.starts_with('@') {
-        return Err(StoreError::Tag(tag.to_owned()));
-    }
-    Ok(format!("{TAGS}{}", tag.replace('%', "%25").replace('/', "%2F")))
-}
-
-/// The tag of a ref's name; the inverse of [`tag_ref`].
-fn tag_of_ref(name: &str) -> Option<String> {
-    let encoded = name.strip_prefix(TAGS).filter(|rest| !rest.contains('/'))?;
-    // Slashes first: "%252F" is the tag "%2F".
-    let mut parts = encoded.split("%25").map(|part| part.replace("%2F", "/"));
-    let first = parts.next()?;
-    Some(parts.fold(first, |tag, part| tag + "%" + &part))
-}
-
 /// A document and what its stream refers to.
 pub(crate) struct Document {
     pub(crate) stream: Reader,
@@ -220,9 +200,10 @@ pub fn open_image(repository: &Repository, name: &str) -> Result<StoredImage, St
 pub(crate) fn find_manifest(repository: &Repository, name: &str) -> Result<ContentDigest, StoreError> {
     match name.strip_prefix('@').unwrap_or(name).parse() {
         Ok(digest) if repository.stream(&manifest_name(&digest))?.is_some() => Ok(digest),
-        Ok(digest) => {
-            manifest_with_config(repository, &digest)?.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })
-        }
+        Ok(digest) => match manifests_with_config(repository, &digest)?.first() {
+            Some((manifest, _)) => Ok(*manifest),
+            None => Err(StoreError::NotFound { name: name.to_owned() }),
+        },
         Err(_) => resolve_tag(repository, name),
     }
 }
@@ -266,31 +247,6 @@ pub(crate) fn open_manifest(repository: &Repository, digest: &ContentDigest) -> 
     })
 }
 
-fn resolve_tag(repository: &Repository, tag: &str) -> Result<ContentDigest, StoreError> {
-    let target = match repository.ref_target(Namespace::Streams, &tag_ref(tag)?) {
-        Ok(target) => target,
-        // What cannot be a name is not one.
-        Err(RefError::Name { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    let target = target.ok_or_else(|| StoreError::NotFound { name: tag.to_owned() })?;
-    manifest_of_target(tag, &target)
-}
-
-pub(crate) fn manifest_of_target(tag: &str, target: &str) -> Result<ContentDigest, StoreError> {
-    let digest = target.strip_prefix(MANIFEST_PREFIX).and_then(|digest| digest.parse().ok());
-    digest.ok_or_else(|| StoreError::TagTarget { tag: tag.to_owned(), target: target.to_owned() })
-}
-
-/// An image with this configuration.
-fn manifest_with_config(repository: &Repository, config: &ContentDigest) -> Result<Option<ContentDigest>, StoreError> {
-    if repository.stream(&config_name(config))?.is_none() {
-        return Ok(None);
-    }
-    let manifests = manifests_with_config(repository, config)?;
-    Ok(manifests.into_iter().map(|(digest, _)| digest).next())
-}
-
 /// All manifests that refer to a configuration, with their streams. Manifests that cannot be read are passed over.
 pub(crate) fn manifests_with_config(
     repository: &Repository,
@@ -310,52 +266,6 @@ pub(crate) fn manifests_with_config(
     Ok(found)
 }
 
-/// All tags with the digests of their manifests, which need not be there; in byte order of the tags. Refs that are not
-/// tags of images are passed over; [`super::verify_images`] finds them.
-///
-/// # Errors
-/// When the refs cannot be read.
-pub fn list(repository: &Repository) -> Result<Vec<(String, ContentDigest)>, StoreError> {
-    let refs = repository.refs(Namespace::Streams)?;
-    let mut tags: Vec<_> = refs
-        .iter()
-        .filter_map(|(name, target)| {
-            let tag = tag_of_ref(name)?;
-            let digest = manifest_of_target(&tag, target).ok()?;
-            Some((tag, digest))
-        })
-        .collect();
-    tags.sort();
-    Ok(tags)
-}
-
-/// All refs below the directory of tags with their targets, the tag decoded if it is one.
-pub(crate) fn tag_refs(repository: &Repository) -> Result<Vec<(String, Option<String>, String)>, StoreError> {
-    let refs = repository.refs(Namespace::Streams)?.into_iter();
-    let tags = refs.filter(|(name, _)| name.starts_with(TAGS));
-    Ok(tags.map(|(name, target)| (name.clone(), tag_of_ref(&name), target)).collect())
-}
-
-/// Gives an image that is in the repository a tag, taking it from another image if that has it. Durable on return.
-///
-/// # Errors
-/// When there is no such image, or the tag is not one.
-pub fn tag(repository: &Repository, manifest: &ContentDigest, tag: &str) -> Result<(), StoreError> {
-    let name = manifest_name(manifest);
-    if repository.stream(&name)?.is_none() {
-        return Err(StoreError::NotFound { name: manifest.to_string() });
-    }
-    Ok(repository.set_ref(Namespace::Streams, &tag_ref(tag)?, &name)?)
-}
-
-/// Removes a tag; false if there is none. The image stays until the next collection of garbage.
-///
-/// # Errors
-/// When the tag is not one, or cannot be removed.
-pub fn untag(repository: &Repository, tag: &str) -> Result<bool, StoreError> {
-    Ok(repository.remove_ref(Namespace::Streams, &tag_ref(tag)?)?)
-}
-
 /// The file tree of an image: its layers applied, then transformed as all images are.
 ///
 /// # Errors
@@ -373,27 +283,4 @@ pub(crate) fn build_tree(repository: &Repository, layers: &[(ContentDigest, Dige
     let mut tree = builder.finish();
     transform_for_oci(&mut tree, XattrFilter::AllowlistOnly)?;
     Ok(tree)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_are_encoded_as_one_component() {
-        for (tag, name) in [
-            ("latest", "oci/latest"),
-            ("docker://host:5000/a/b:1", "oci/docker:%2F%2Fhost:5000%2Fa%2Fb:1"),
-            ("50%", "oci/50%25"),
-            ("%2F", "oci/%252F"),
-            ("%25/%", "oci/%2525%2F%25"),
-        ] {
-            assert_eq!(tag_ref(tag).unwrap(), name);
-            assert_eq!(tag_of_ref(name).unwrap(), tag);
-        }
-        assert!(tag_ref("").is_err());
-        assert!(tag_ref("@sha256:00").is_err());
-        assert_eq!(tag_of_ref("oci-referrers/x"), None);
-        assert_eq!(tag_of_ref("oci/a/b"), None);
-    }
 }

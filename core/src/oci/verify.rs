@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::digest::ContentDigest;
 use super::manifest::{CheckedConfig, CheckedManifest};
-use super::store::{StoreError, config_label, find_manifest, image_label, manifest_name, manifest_of_target, tag_refs};
+use super::store::{StoreError, config_label, find_manifest, image_label, manifest_name};
+use super::tags::{manifest_of_target, tag_refs};
 use crate::digest::Digest;
 use crate::erofs::Format;
 use crate::repository::Repository;

@@ -1,0 +1,109 @@
+//! The layers of an image that is pulled: which are there, and fetching the others in parallel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::{Pull, PullError};
+use crate::digest::Digest;
+use crate::observer::Event;
+use crate::oci::digest::ContentDigest;
+use crate::oci::layer::{self, LayerError, LayerSource};
+use crate::oci::manifest::BlobDescriptor;
+use crate::oci::store::layer_name;
+use crate::splitstream::ContentType;
+
+impl Pull<'_> {
+    /// The split streams of all layers, those that are missing fetched now.
+    pub(super) fn layers(&self, diff_ids: &[ContentDigest]) -> Result<Vec<(ContentDigest, Digest)>, PullError> {
+        let mut streams = BTreeMap::new();
+        let mut missing = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (diff_id, (blob, compression)) in diff_ids.iter().zip(&self.manifest.layers) {
+            if !seen.insert(*diff_id) {
+                continue;
+            }
+            match self.present_layer(diff_id)? {
+                Some(stream) => {
+                    streams.insert(*diff_id, stream);
+                    let what = layer_title(blob);
+                    self.observer.event(Event::Skipped { id: &blob.digest.to_string(), what: &what });
+                }
+                None => missing.push((*diff_id, blob, *compression)),
+            }
+        }
+        // Taken from the end: the largest first, so that it is not alone at the end.
+        missing.sort_by_key(|(_, blob, _)| blob.size);
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        let queue = Mutex::new(missing);
+        let done = Mutex::new(&mut streams);
+        let failure = Mutex::new(None);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((diff_id, blob, compression)) = lock(&queue).pop() {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let id = blob.digest.to_string();
+                        let layer = LayerSource { blob, compression, diff_id: &diff_id, id: &id };
+                        match self.fetch_layer(&layer, &stop) {
+                            Ok(stream) => {
+                                lock(&done).insert(diff_id, stream);
+                            }
+                            Err(source) => {
+                                // The others fail because of this one; only the first failure is told.
+                                lock(&failure).get_or_insert(PullError::Layer { digest: blob.digest, source });
+                                stop.store(true, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            return Err(error);
+        }
+        Ok(diff_ids.iter().filter_map(|diff_id| Some((*diff_id, *streams.get(diff_id)?))).collect())
+    }
+
+    fn fetch_layer(&self, layer: &LayerSource<'_>, stop: &AtomicBool) -> Result<Digest, LayerError> {
+        let (id, what, total_bytes) = (layer.id, layer_title(layer.blob), Some(layer.blob.size));
+        self.observer.event(Event::Started { id, what: &what, total_bytes });
+        let bytes = self.source.blob(layer.blob).map_err(|error| LayerError::Transfer(error.into()))?;
+        let stream = layer::import(self.repository, layer, bytes, stop, self.observer)?;
+        self.observer.event(Event::Finished { id });
+        Ok(stream)
+    }
+
+    /// The stream of a layer that is there with all its objects.
+    fn present_layer(&self, diff_id: &ContentDigest) -> Result<Option<Digest>, PullError> {
+        let Some(digest) = self.repository.stream(&layer_name(diff_id))? else { return Ok(None) };
+        match self.repository.open_stream(&digest, Some(ContentType::Layer)) {
+            Ok(stream) => {
+                for object in stream.object_refs() {
+                    if !self.repository.has_object(object)? {
+                        tracing::warn!("object {object} of layer {diff_id} is missing or damaged, fetching it again");
+                        return Ok(None);
+                    }
+                }
+                Ok(Some(digest))
+            }
+            Err(error) => {
+                tracing::warn!("layer {diff_id} cannot be read, fetching it again: {error}");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn layer_title(blob: &BlobDescriptor) -> String {
+    format!("layer {}", blob.digest.short())
+}
+
+/// Locks a mutex; what a panicking thread left is as good as ever, and the panic itself reaches the caller.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
