@@ -2,9 +2,13 @@
 //!
 //! The rules that hold at every instant, also after a crash: an object that has a name in `objects/` was complete and
 //! sealed before; a name in `streams/` or `images/` is made only after everything it needs is on disk; nothing is
-//! removed but by [`Repository::gc`], names before objects. The format and its rationale are in `FORMAT.md`.
+//! removed but by [`Repository::gc`], names before objects. The format and its rationale:
+//!
+#![doc = include_str!("../FORMAT.md")]
 
 mod file_system;
+mod fsck;
+mod gc;
 mod image;
 mod init;
 mod link;
@@ -17,6 +21,8 @@ mod temporary;
 mod verity;
 
 pub use file_system::FileSystem;
+pub use fsck::{Finding, FindingKind, FsckError, FsckOptions, FsckReport};
+pub use gc::{GcError, GcOptions, GcReport, MarkError};
 pub use image::ImageError;
 pub use init::{InitError, InitOutcome};
 pub use link::PublishError;

@@ -1,6 +1,5 @@
 //! The lock: `flock` on the repository directory, shared by all users, exclusive for garbage collection.
 
-use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,15 +26,6 @@ pub(super) enum LockFailure {
 pub(super) enum Mode {
     Shared,
     Exclusive,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Shared => "shared",
-            Self::Exclusive => "exclusive",
-        })
-    }
 }
 
 /// Takes the lock; calls `waiting` once if it is not free at once.
@@ -66,5 +56,53 @@ pub(super) fn acquire(
             waiting();
         }
         sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(120);
+
+    #[test]
+    fn users_share_and_a_collector_waits_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second, collector] = [(); 3].map(|()| File::open(dir.path()).unwrap());
+        acquire(first.as_fd(), Mode::Shared, SHORT, || panic!("the lock is free")).unwrap();
+        acquire(second.as_fd(), Mode::Shared, SHORT, || panic!("the lock is shared")).unwrap();
+        let waited = AtomicU32::new(0);
+        let count = || {
+            waited.fetch_add(1, Ordering::Relaxed);
+        };
+        let busy = acquire(collector.as_fd(), Mode::Exclusive, SHORT, count);
+        assert!(matches!(busy, Err(LockFailure::Busy)));
+        assert_eq!(waited.load(Ordering::Relaxed), 1);
+
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(SHORT);
+                drop((first, second));
+            });
+            acquire(collector.as_fd(), Mode::Exclusive, Duration::from_secs(60), count).unwrap();
+        });
+        assert_eq!(waited.load(Ordering::Relaxed), 2);
+        let late = File::open(dir.path()).unwrap();
+        assert!(matches!(acquire(late.as_fd(), Mode::Shared, SHORT, || ()), Err(LockFailure::Busy)));
+    }
+
+    #[test]
+    fn a_failed_conversion_loses_the_lock_that_was_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second] = [(); 2].map(|()| File::open(dir.path()).unwrap());
+        acquire(first.as_fd(), Mode::Shared, SHORT, || ()).unwrap();
+        acquire(second.as_fd(), Mode::Shared, SHORT, || ()).unwrap();
+        assert!(matches!(acquire(first.as_fd(), Mode::Exclusive, SHORT, || ()), Err(LockFailure::Busy)));
+        acquire(second.as_fd(), Mode::Exclusive, SHORT, || ()).unwrap();
     }
 }

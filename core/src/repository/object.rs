@@ -1,7 +1,7 @@
 //! Objects: files named by their fs-verity digest.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
@@ -216,13 +216,13 @@ impl Repository {
         Ok(if good { Existing::Good } else { Existing::Damaged })
     }
 
-    /// Makes the file read-only and, with [`Verity::Required`], seals it and returns the kernel's digest.
+    /// With [`Verity::Required`], seals the file and returns the kernel's digest.
     fn seal(&self, temporary: &mut Temporary<'_>) -> Result<Option<Digest>, ObjectError> {
-        let error = |source| self.file_error("seal an object in", OBJECTS, source);
-        temporary.make_read_only().map_err(|errno| error(errno.into()))?;
         if self.verity() == Verity::Unverified {
             return Ok(None);
         }
+        let error = |source| self.file_error("seal an object in", OBJECTS, source);
+        temporary.make_read_only().map_err(|errno| error(errno.into()))?;
         let file = temporary.file().as_fd();
         verity::enable(file, self.algorithm()).map_err(|source| {
             if verity::is_unsupported(&source) {
@@ -312,7 +312,7 @@ impl ObjectWriter<'_> {
             // A writer without a hasher belongs to a repository whose seal gives the digest.
             return Err(error(Errno::NODATA.into()).into());
         };
-        // The file was opened anew: it is read from its start.
+        temporary.file().rewind().map_err(error)?;
         let existing = repository.existing(&digest, size_bytes, &mut temporary.file())?;
         let stored = StoredObject { digest, size_bytes, new: false };
         Ok(repository.publish_object(&mut temporary, stored, &existing)?)

@@ -1,0 +1,281 @@
+//! Garbage collection: keeps what refs lead to, removes everything else.
+//!
+//! All of it is decided before anything is removed, and if something that must be kept cannot be read, nothing is
+//! removed. Names go before objects, with a sync between: a name never stands for an object that is half collected.
+
+mod mark;
+
+use rustix::fs::{AtFlags, FileType, statat, unlinkat};
+use thiserror::Error;
+
+use super::link::{REFS, TEMPORARY_PREFIX, object_of, read_link};
+use super::lock::{self, LockFailure};
+use super::{FileError, Namespace, NotWritable, OBJECTS, RefError, Repository, names, object, temporary};
+use crate::digest::Digest;
+use crate::observer::{Event, Observer};
+pub use mark::MarkError;
+use mark::Marker;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to collect.
+#[derive(Clone, Debug, Default)]
+pub struct GcOptions {
+    /// Counts only; takes no exclusive lock.
+    pub dry_run: bool,
+    /// Names of streams or images, or digests of objects, that are kept like those with refs.
+    pub extra_roots: Vec<String>,
+}
+
+/// What was removed; in a dry run, what would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GcReport {
+    /// Objects.
+    pub objects_removed: u64,
+    /// Their sizes together.
+    pub freed_bytes: u64,
+    /// Objects that stay.
+    pub objects_kept: u64,
+    /// Names of streams.
+    pub streams_pruned: u64,
+    /// Names of images.
+    pub images_pruned: u64,
+    /// Refs that stood for nothing.
+    pub refs_pruned: u64,
+    /// Files that a crash left behind. A dry run does not count them: they may be in use.
+    pub temporary_files_removed: u64,
+}
+
+/// Why nothing was collected, or not everything.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GcError {
+    /// Others use the repository.
+    #[error("the repository {} was in use by other processes for {waited_secs} seconds", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// How long we waited.
+        waited_secs: u64,
+    },
+    /// What a root needs cannot be told, so nothing was removed.
+    #[error("cannot read {root}, so nothing was removed")]
+    Root {
+        /// Path of the ref or name in the repository, and of what it leads to.
+        root: String,
+        /// What is wrong.
+        source: MarkError,
+    },
+    /// The refs cannot be read, so nothing was removed.
+    #[error(transparent)]
+    Ref(#[from] RefError),
+    /// The repository may not be changed.
+    #[error(transparent)]
+    NotWritable(#[from] NotWritable),
+    /// An operation on a file failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What is to be removed, as paths in the repository.
+#[derive(Default)]
+struct Plan {
+    /// Refs and first-level names.
+    links: Vec<String>,
+    /// Objects with their sizes.
+    objects: Vec<(String, u64)>,
+}
+
+impl Repository {
+    /// Removes everything that no ref, and none of the extra roots, leads to; also what crashes left behind.
+    ///
+    /// Waits up to two minutes until nobody else uses the repository. The handle is borrowed exclusively because no
+    /// other thread may store objects meanwhile; objects stored but not yet named are removed. Another process may
+    /// change the repository just before and just after, not during the collection.
+    pub fn gc(&mut self, options: &GcOptions, observer: &dyn Observer) -> Result<GcReport, GcError> {
+        if options.dry_run {
+            return self.collect(options, observer);
+        }
+        self.check_writable()?;
+        let waiting = || observer.event(Event::Step("waiting for other users of the repository"));
+        let locked = lock::acquire(self.dir.as_fd(), lock::Mode::Exclusive, lock::PATIENCE, waiting);
+        let collected = locked
+            .map_err(|failure| match failure {
+                LockFailure::Busy => GcError::Busy { path: self.path.clone(), waited_secs: lock::PATIENCE.as_secs() },
+                LockFailure::Errno(errno) => self.file_error("lock", "", errno).into(),
+            })
+            .and_then(|()| self.collect(options, observer));
+        // Also after a failed attempt, in which the shared lock was lost. Collections of others end.
+        match lock::acquire(self.dir.as_fd(), lock::Mode::Shared, Duration::MAX, || ()) {
+            Ok(()) | Err(LockFailure::Busy) => collected,
+            Err(LockFailure::Errno(errno)) => Err(self.file_error("lock", "", errno).into()),
+        }
+    }
+
+    fn collect(&self, options: &GcOptions, observer: &dyn Observer) -> Result<GcReport, GcError> {
+        observer.event(Event::Step("finding what is in use"));
+        let mut plan = Plan::default();
+        let mut report = GcReport::default();
+        let mut marker = Marker::new(self);
+        for namespace in [Namespace::Streams, Namespace::Images] {
+            let directory = namespace.directory();
+            for (name, target) in self.refs(namespace)? {
+                let path = format!("{directory}/{REFS}/{name}");
+                match self.first_level(namespace, &target)? {
+                    Some(digest) => marker.add_root(&path, digest)?,
+                    None => {
+                        let warning = format!("{path} stands for {target}, which does not exist");
+                        observer.event(Event::Warning(&warning));
+                        plan.links.push(path);
+                        report.refs_pruned += 1;
+                    }
+                }
+            }
+        }
+        for name in &options.extra_roots {
+            self.mark_extra_root(name, &mut marker, observer)?;
+        }
+
+        for (namespace, pruned) in
+            [(Namespace::Streams, &mut report.streams_pruned), (Namespace::Images, &mut report.images_pruned)]
+        {
+            let dead = self.dead_names(namespace, &marker, observer)?;
+            *pruned = dead.len() as u64;
+            plan.links.extend(dead);
+        }
+        report.objects_kept = self.find_dead_objects(&marker, &mut plan, observer)?;
+        report.objects_removed = plan.objects.len() as u64;
+        report.freed_bytes = plan.objects.iter().map(|(_, size_bytes)| size_bytes).sum();
+        if !options.dry_run {
+            self.remove(&plan, &mut report, observer)?;
+        }
+        Ok(report)
+    }
+
+    fn mark_extra_root(&self, name: &str, marker: &mut Marker<'_>, observer: &dyn Observer) -> Result<(), GcError> {
+        let mut found = false;
+        for namespace in [Namespace::Streams, Namespace::Images] {
+            if let Some(digest) = self.first_level(namespace, name)? {
+                marker.add_root(&format!("{}/{name}", namespace.directory()), digest)?;
+                found = true;
+            }
+        }
+        if !found
+            && let Ok(digest) = name.parse::<Digest>()
+            && digest.algorithm() == self.algorithm()
+            && self.open_named(&digest)?.is_some()
+        {
+            marker.add_root(name, digest)?;
+            found = true;
+        }
+        if !found {
+            observer
+                .event(Event::Warning(&format!("nothing in the repository has the name {name}, which was to be kept")));
+        }
+        Ok(())
+    }
+
+    /// First-level names of objects that are about to go, or gone.
+    fn dead_names(
+        &self,
+        namespace: Namespace,
+        marker: &Marker<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<String>, FileError> {
+        let directory = namespace.directory();
+        let listed = names(self.dir.as_fd(), directory).map_err(|error| self.file_error("read", directory, error))?;
+        let mut dead = Vec::new();
+        for name in listed.unwrap_or_default() {
+            let Ok(name) = String::from_utf8(name) else { continue };
+            if name == REFS {
+                continue;
+            }
+            let path = format!("{directory}/{name}");
+            let digest = match self.file_type(&path)? {
+                FileType::Symlink => read_link(self.dir.as_fd(), &path).ok().and_then(|target| object_of(&target)),
+                _ => None,
+            };
+            match digest {
+                Some(digest) if marker.is_live(&digest) => {}
+                Some(_) => dead.push(path),
+                None => observer.event(Event::Warning(&format!("{path} is not the name of an object, leaving it"))),
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Adds dead objects to the plan; returns the number of the others.
+    fn find_dead_objects(
+        &self,
+        marker: &Marker<'_>,
+        plan: &mut Plan,
+        observer: &dyn Observer,
+    ) -> Result<u64, FileError> {
+        let mut kept = 0;
+        for prefix in self.object_prefixes()? {
+            let directory = format!("{OBJECTS}/{prefix}");
+            let listed =
+                names(self.dir.as_fd(), &directory).map_err(|error| self.file_error("read", &directory, error))?;
+            for rest in listed.unwrap_or_default() {
+                let rest = String::from_utf8_lossy(&rest);
+                let path = format!("{directory}/{rest}");
+                match format!("{prefix}{rest}").parse::<Digest>() {
+                    Ok(digest) if marker.is_live(&digest) => kept += 1,
+                    Ok(_) => {
+                        let stat = statat(&self.dir, &path, AtFlags::SYMLINK_NOFOLLOW)
+                            .map_err(|errno| self.file_error("examine", &path, errno))?;
+                        plan.objects.push((path, u64::try_from(stat.st_size).unwrap_or(0)));
+                    }
+                    Err(_) => observer.event(Event::Warning(&format!("{path} is not an object, leaving it"))),
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    fn remove(&self, plan: &Plan, report: &mut GcReport, observer: &dyn Observer) -> Result<(), FileError> {
+        observer.event(Event::Step("removing what is not"));
+        for path in &plan.links {
+            self.unlink(path)?;
+        }
+        if !plan.links.is_empty() {
+            self.sync_files()?;
+        }
+        for (path, _) in &plan.objects {
+            self.unlink(path)?;
+        }
+        for path in self.temporary_files()? {
+            self.unlink(&path)?;
+            report.temporary_files_removed += 1;
+        }
+        Ok(())
+    }
+
+    /// The directories below `objects/`; anything else there is none of our business.
+    pub(super) fn object_prefixes(&self) -> Result<Vec<String>, FileError> {
+        let listed = names(self.dir.as_fd(), OBJECTS).map_err(|error| self.file_error("read", OBJECTS, error))?;
+        let prefixes = listed.unwrap_or_default().into_iter().filter_map(|name| String::from_utf8(name).ok());
+        Ok(prefixes.filter(|name| object::is_prefix(name)).collect())
+    }
+
+    /// Files of writers that have not finished. Under the exclusive lock: that never will.
+    pub(super) fn temporary_files(&self) -> Result<Vec<String>, FileError> {
+        let mut found = Vec::new();
+        for directory in [".", OBJECTS] {
+            let listed =
+                names(self.dir.as_fd(), directory).map_err(|error| self.file_error("read", directory, error))?;
+            for name in listed.unwrap_or_default().into_iter().filter_map(|name| String::from_utf8(name).ok()) {
+                if name.starts_with(temporary::PREFIX) || name.starts_with(TEMPORARY_PREFIX) {
+                    found.push(if directory == "." { name } else { format!("{directory}/{name}") });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn unlink(&self, path: &str) -> Result<(), FileError> {
+        unlinkat(&self.dir, path, AtFlags::empty()).map_err(|errno| self.file_error("remove", path, errno))
+    }
+}
