@@ -2,7 +2,7 @@
 //!
 //! Everything happens on file descriptors: the image that was measured is the one that is mounted, and no path is
 //! resolved a second time. The result is a detached mount; [`attach`] gives it a place. What the running kernel can do
-//! is tried, never concluded from its version: the ways are in order, newest first.
+//! is tried, never concluded from its version: the ways are in the order of [`Layering`], newest first.
 
 mod context;
 mod staging;
@@ -26,6 +26,8 @@ use crate::proc_fd;
 use crate::repository::{ImageError, Repository, Verity};
 use context::Context;
 use staging::Staging;
+
+pub use osupdate_sys::namespace::private_mounts;
 
 /// Bytes at the start of an image that tell how to mount it.
 const HEADER_BYTES: usize = 32;

@@ -1,7 +1,8 @@
-//! Kernel interfaces that rustix lacks: the fs-verity ioctls and loop devices.
+//! Kernel interfaces that rustix lacks: the fs-verity ioctls, loop devices and mount namespaces.
 //!
 //! The only crate of the project with `unsafe` code; each block says why it is sound. One file per kernel interface.
 //! Errors are plain [`std::io::Error`] values with the kernel's errno: what an errno means depends on the caller.
 
 pub mod fsverity;
 pub mod loopdev;
+pub mod namespace;
