@@ -2,7 +2,7 @@
 //!
 //! Everything happens on file descriptors: the image that was measured is the one that is mounted, and no path is
 //! resolved a second time. The result is a detached mount; [`attach`] gives it a place. What the running kernel can do
-//! is tried, never concluded from its version: the ways are in the order of [`Layering`], newest first.
+//! is tried, never concluded from its version: the ways are in order, newest first.
 
 mod context;
 mod staging;

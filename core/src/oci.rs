@@ -9,6 +9,7 @@ mod digest;
 mod layer;
 mod layout;
 mod manifest;
+mod offer;
 mod pull;
 mod source;
 mod store;
@@ -25,6 +26,7 @@ pub use manifest::{
     Platform, parse_index,
 };
 pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+pub use offer::Offer;
 pub use pull::{PullError, PullOptions, pull};
 pub use source::{ImageSource, SourceError};
 pub use store::{StoreError, StoredImage, TreeError, image_tree, open_image};

@@ -163,13 +163,26 @@ struct StoredConfig {
     images: BTreeMap<String, Digest>,
 }
 
+/// Fetches an image's configuration and checks it against the manifest.
+pub(super) fn fetch_config(source: &dyn ImageSource, manifest: &CheckedManifest) -> Result<Vec<u8>, PullError> {
+    let BlobDescriptor { digest, size, .. } = manifest.config;
+    let failed = |source| PullError::FetchConfig { digest, source };
+    let blob = source.blob(&manifest.config).map_err(failed)?;
+    let json = read_bounded(blob, CONFIG_MAX_BYTES).map_err(|error| failed(SourceError::new(error)))?;
+    if json.len() as u64 != size || !digest.matches(&json) {
+        let actual = ContentDigest::sha256(&json);
+        return Err(PullError::ConfigDigest { digest, actual, read_bytes: json.len() });
+    }
+    Ok(json)
+}
+
 impl Pull<'_> {
     /// Makes sure that all streams and images are there.
     fn store(&self) -> Result<(), PullError> {
         let stored = self.stored_config()?;
         let json = match stored.json {
             Some(json) => json,
-            None => self.fetch_config()?,
+            None => fetch_config(self.source, &self.manifest)?,
         };
         let config = CheckedConfig::parse(&json, self.manifest.layers.len())?;
         if let Some(platform) = self.options.platform {
@@ -210,18 +223,6 @@ impl Pull<'_> {
             stored.json.get_or_insert(document.json);
         }
         Ok(stored)
-    }
-
-    fn fetch_config(&self) -> Result<Vec<u8>, PullError> {
-        let BlobDescriptor { digest, size, .. } = self.manifest.config;
-        let failed = |source| PullError::FetchConfig { digest, source };
-        let blob = self.source.blob(&self.manifest.config).map_err(failed)?;
-        let json = read_bounded(blob, CONFIG_MAX_BYTES).map_err(|error| failed(SourceError::new(error)))?;
-        if json.len() as u64 != size || !digest.matches(&json) {
-            let actual = ContentDigest::sha256(&json);
-            return Err(PullError::ConfigDigest { digest, actual, read_bytes: json.len() });
-        }
-        Ok(json)
     }
 
     /// The EROFS formats that are wanted, checked before anything is fetched.

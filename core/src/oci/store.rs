@@ -135,6 +135,13 @@ pub struct StoredImage {
     pub layers: Vec<(ContentDigest, Digest)>,
 }
 
+impl StoredImage {
+    /// First-level name of the manifest's stream: what a ref that keeps the image points at.
+    pub fn stream_name(&self) -> String {
+        manifest_name(&self.manifest_digest)
+    }
+}
+
 /// The label of an EROFS image among a configuration's refs; `None` for formats that OCI images are not stored in.
 pub(crate) fn image_label(format: Format, bootable: bool) -> Option<&'static str> {
     match (format, bootable) {

@@ -1,0 +1,83 @@
+//! [`Offer`]: an image at its origin that was looked at and not pulled yet.
+
+use std::io::{Cursor, Read};
+
+use super::digest::ContentDigest;
+use super::manifest::{BlobDescriptor, CheckedConfig, CheckedManifest, Platform};
+use super::pull::{PullError, fetch_config};
+use super::source::{ImageSource, SourceError};
+use super::store::layer_name;
+use crate::repository::{FileError, Repository};
+
+/// The label of an image's version.
+const VERSION_LABEL: &str = "org.opencontainers.image.version";
+
+/// An image as its origin offers it now: manifest and configuration, fetched and checked.
+///
+/// It is an [`ImageSource`] itself, so that what is pulled is what was looked at, even if a tag is moved in between.
+#[allow(missing_debug_implementations, reason = "a source has nothing to show")]
+pub struct Offer<'a> {
+    source: &'a dyn ImageSource,
+    json: Vec<u8>,
+    manifest: CheckedManifest,
+    config_json: Vec<u8>,
+    config: CheckedConfig,
+}
+
+impl<'a> Offer<'a> {
+    /// Fetches manifest and configuration. Refuses what is not an image for `platform`.
+    ///
+    /// # Errors
+    /// As [`super::pull()`], for the same reasons.
+    pub fn fetch(source: &'a dyn ImageSource, platform: &Platform) -> Result<Self, PullError> {
+        let json = source.manifest().map_err(PullError::FetchManifest)?;
+        let manifest = CheckedManifest::parse(&json)?;
+        let config_json = fetch_config(source, &manifest)?;
+        let config = CheckedConfig::parse(&config_json, manifest.layers.len())?;
+        platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
+        Ok(Self { source, json, manifest, config_json, config })
+    }
+
+    /// Digest of the manifest.
+    pub fn manifest_digest(&self) -> &ContentDigest {
+        &self.manifest.digest
+    }
+
+    /// The version that the image is labelled with.
+    pub fn version(&self) -> Option<&str> {
+        let labels = self.config.config.config().as_ref()?.labels().as_ref()?;
+        labels.get(VERSION_LABEL).map(String::as_str)
+    }
+
+    /// Sum of the sizes of all layers as they are transferred.
+    pub fn layer_bytes(&self) -> u64 {
+        self.manifest.layers.iter().map(|(layer, _)| layer.size).sum()
+    }
+
+    /// Sum of the sizes of those layers that the repository does not have.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub fn missing_bytes(&self, repository: &Repository) -> Result<u64, FileError> {
+        let mut bytes = 0;
+        for ((layer, _), diff_id) in self.manifest.layers.iter().zip(&self.config.diff_ids) {
+            if repository.stream(&layer_name(diff_id))?.is_none() {
+                bytes += layer.size;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl ImageSource for Offer<'_> {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        Ok(self.json.clone())
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        if descriptor.digest == self.manifest.config.digest {
+            return Ok(Box::new(Cursor::new(&self.config_json)));
+        }
+        self.source.blob(descriptor)
+    }
+}
