@@ -1,2 +1,29 @@
-//! Placeholder.
+#![doc = include_str!("../STATES.md")]
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod boot;
+pub mod booted;
+mod change;
+pub mod cleanup;
+mod directory;
+pub mod install;
+pub mod kargs;
+pub mod list;
+mod loader;
+pub mod machine;
+pub mod model;
+pub mod plan;
+pub mod preflight;
+pub mod prepare;
+pub mod rollback;
+#[cfg(test)]
+mod scenarios;
+pub mod stage;
+pub mod state;
+pub mod survey;
+pub mod sysroot;
+mod timestamp;
+pub mod tool;
+
+pub use osupdate_record as record;

@@ -1,0 +1,212 @@
+//! Repairing what interrupted changes left behind, and removing what nothing needs any more.
+//!
+//! [`repair`] comes at the start of every change: it brings disk and boot partition to a state in which all deployments
+//! are whole. [`remove_unneeded`] comes at its end. Both first read everything and decide in [`Repairs::plan`] and
+//! [`Model::unneeded`], which are pure; if something could not be read, nothing is removed.
+
+use osupdate_core::observer::Event;
+use osupdate_core::repository::{Namespace, Repository};
+use osupdate_record::{DeploymentId, paths};
+use thiserror::Error;
+
+use crate::boot::{BootError, Listing};
+use crate::machine::{Machine, Step};
+use crate::model::{Deployment, Entry, Model};
+use crate::prepare::{PrepareError, Prepared};
+use crate::state::{self, StateError};
+use crate::survey::{Survey, SurveyError};
+
+/// Why cleaning up failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CleanupError {
+    /// What is there could not be found out.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    /// A deployment's directory could not be changed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The boot partition could not be changed.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The boot files of a deployment could not be found in its image.
+    #[error("cannot make the lost boot files of deployment {} again", id.short(12))]
+    Lost {
+        /// The deployment.
+        id: DeploymentId,
+        /// Why.
+        #[source]
+        source: Box<PrepareError>,
+    },
+    /// The repository's references could not be read or changed.
+    #[error("cannot change the references of deployments in the repository")]
+    Refs(#[source] osupdate_core::repository::RefError),
+}
+
+/// What has to be repaired. Empty on a machine on which nothing was interrupted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Repairs {
+    /// Changes that reached their commit point.
+    finish: Vec<DeploymentId>,
+    /// Changes that did not.
+    revert: Vec<DeploymentId>,
+    /// Entries that cannot boot because their files are missing; removed before lost ones are made.
+    incomplete: Vec<Entry>,
+    /// Deployments that are kept and have no entry that can boot.
+    lost: Vec<DeploymentId>,
+    /// Entries that were replaced, or that boot nothing; removed after lost ones are made.
+    stale: Vec<Entry>,
+    /// References of deployments that do not exist.
+    refs: Vec<String>,
+}
+
+impl Repairs {
+    /// Decides what to repair.
+    ///
+    /// `found` are the deployments as on disk, `model` the same settled; `refs` the names of our references in the
+    /// repository.
+    fn plan(found: &[Deployment], model: &Model, listing: &Listing, refs: &[String]) -> Self {
+        let mut repairs = Self::default();
+        for deployment in found.iter().filter(|deployment| deployment.unfinished.is_some()) {
+            let id = &deployment.id;
+            let counts = model.get(id).is_some_and(|settled| settled.record == deployment.record);
+            if counts { repairs.finish.push(id.clone()) } else { repairs.revert.push(id.clone()) }
+        }
+        // A damaged record may be repaired by hand, and what runs is never taken for nothing.
+        let damaged = |id: &DeploymentId| model.damaged.iter().any(|damaged| damaged.name == id.as_str());
+        let unknown = |id: &DeploymentId| model.get(id).is_none() && !damaged(id) && !model.is_booted(id);
+        let judged = |entry: &&Entry| !damaged(&entry.deployment);
+        repairs.incomplete.extend(listing.incomplete.iter().filter(judged).cloned());
+        for deployment in model.deployments() {
+            let mut own = listing.entries.iter().filter(|entry| entry.deployment == deployment.id);
+            let has_entry = own.any(|entry| entry.sequence == deployment.record.sequence);
+            if !has_entry && model.kept(&deployment.id).is_some() {
+                repairs.lost.push(deployment.id.clone());
+            }
+        }
+        for entry in &listing.entries {
+            let stale = match model.get(&entry.deployment) {
+                Some(deployment) => {
+                    entry.sequence != deployment.record.sequence || has_uncounted_twin(entry, &listing.entries)
+                }
+                None => unknown(&entry.deployment),
+            };
+            if stale {
+                repairs.stale.push(entry.clone());
+            }
+        }
+        let orphan = |name: &&String| {
+            let id = name.strip_prefix(paths::REPOSITORY_REF_PREFIX).and_then(|hex| hex.parse().ok());
+            // A name that is no deployment's is not ours to judge.
+            id.is_some_and(|id: DeploymentId| unknown(&id))
+        };
+        repairs.refs.extend(refs.iter().filter(orphan).cloned());
+        repairs
+    }
+}
+
+/// Whether there is the same entry without a counter. Of the two only that one can be blessed: both have one id for the
+/// loader.
+fn has_uncounted_twin(entry: &Entry, all: &[Entry]) -> bool {
+    entry.tries_left.is_some()
+        && all.iter().any(|other| {
+            other.deployment == entry.deployment && other.sequence == entry.sequence && other.tries_left.is_none()
+        })
+}
+
+/// Brings disk and boot partition to a state in which all deployments are whole, and tells what is there then.
+pub fn repair(machine: &Machine<'_>) -> Result<Survey, CleanupError> {
+    let root = machine.sysroot.directory();
+    let survey = machine.survey()?;
+    for name in &survey.leftovers {
+        state::remove_leftover(root, name)?;
+    }
+    for deployment in &survey.found {
+        state::remove_temporaries(root, &deployment.id)?;
+    }
+    machine.boot.remove_temporaries()?;
+    let refs = deployment_refs(machine.repository)?;
+    let repairs = Repairs::plan(&survey.found, &survey.model, &survey.listing, &refs);
+    if repairs != Repairs::default() || !survey.leftovers.is_empty() {
+        machine.observer.event(Event::Step("cleaning up after an interrupted change"));
+    }
+    for id in &repairs.finish {
+        state::finish(root, id)?;
+    }
+    for deployment in survey.found.iter().filter(|deployment| repairs.revert.contains(&deployment.id)) {
+        state::revert(root, deployment)?;
+    }
+    for entry in &repairs.incomplete {
+        machine.boot.remove_entry(entry)?;
+    }
+    for deployment in repairs.lost.iter().filter_map(|id| survey.model.get(id)) {
+        make_entry_again(machine, deployment)?;
+    }
+    for entry in &repairs.stale {
+        machine.boot.remove_entry(entry)?;
+    }
+    remove_kernels(machine, &survey.model, None)?;
+    for name in &repairs.refs {
+        machine.repository.remove_ref(Namespace::Streams, name).map_err(CleanupError::Refs)?;
+    }
+    Ok(machine.survey()?)
+}
+
+/// Makes a deployment's entry, and its boot files if they are missing, from its record and its image.
+fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment) -> Result<(), CleanupError> {
+    let id = &deployment.id;
+    let text = format!("deployment {} has no boot entry that can boot, making it again", id.short(12));
+    machine.observer.event(Event::Warning(&text));
+    let kernel = &deployment.record.boot.digest;
+    if !machine.boot.has_kernel(kernel)? {
+        let prepared = Prepared::of_deployment(machine.repository, id)
+            .map_err(|source| CleanupError::Lost { id: id.clone(), source: Box::new(source) })?;
+        machine.boot.write_kernel(machine.repository, &prepared.kernel, kernel)?;
+    }
+    Ok(machine.boot.write_entry(id, &deployment.record, !deployment.booted_before)?)
+}
+
+/// Removes boot files that no entry and no deployment names, not counting `except`.
+///
+/// Not while a record is damaged: it may be the one that needs them.
+fn remove_kernels(machine: &Machine<'_>, model: &Model, except: Option<&DeploymentId>) -> Result<(), CleanupError> {
+    if !model.damaged.is_empty() {
+        return Ok(());
+    }
+    let staying = model.deployments().iter().filter(|deployment| Some(&deployment.id) != except);
+    Ok(machine.boot.remove_unneeded_kernels(staying.map(|deployment| &deployment.record))?)
+}
+
+/// Removes all deployments that nothing needs, and returns their names.
+pub fn remove_unneeded(machine: &Machine<'_>) -> Result<Vec<DeploymentId>, CleanupError> {
+    let survey = machine.survey()?;
+    let unneeded: Vec<_> = survey.model.unneeded().map(|deployment| deployment.id.clone()).collect();
+    for id in &unneeded {
+        machine.observer.event(Event::Step(&format!("removing deployment {}, which nothing needs", id.short(12))));
+        remove(machine, id)?;
+    }
+    Ok(unneeded)
+}
+
+/// Removes one deployment: its entries, its boot files unless others have them, its directory, its reference.
+///
+/// The caller made sure that nothing needs it. Its objects stay until the repository is collected.
+pub(crate) fn remove(machine: &Machine<'_>, id: &DeploymentId) -> Result<(), CleanupError> {
+    let Survey { model, listing, .. } = machine.survey()?;
+    for entry in listing.entries.iter().chain(&listing.incomplete).filter(|entry| entry.deployment == *id) {
+        machine.boot.remove_entry(entry)?;
+    }
+    machine.reached(Step::EntryRemoved);
+    remove_kernels(machine, &model, Some(id))?;
+    machine.reached(Step::KernelRemoved);
+    state::remove(machine.sysroot.directory(), id)?;
+    machine.reached(Step::RecordRemoved);
+    machine.repository.remove_ref(Namespace::Streams, &paths::repository_ref(id)).map_err(CleanupError::Refs)?;
+    Ok(())
+}
+
+/// Names of our references in the repository.
+fn deployment_refs(repository: &Repository) -> Result<Vec<String>, CleanupError> {
+    let refs = repository.refs(Namespace::Streams).map_err(CleanupError::Refs)?;
+    Ok(refs.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(paths::REPOSITORY_REF_PREFIX)).collect())
+}

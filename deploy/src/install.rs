@@ -1,0 +1,385 @@
+//! Installing an image onto an empty disk.
+//!
+//! Everything that can be refused is refused before the disk is touched: the disk, the image, the size. From then on a
+//! failure leaves a disk that does not boot, and says so; running the same again with `wipe` starts over. Nothing is
+//! mounted where others could see it, and nothing of the machine that installs is copied.
+
+mod disk;
+mod file_system;
+mod partition;
+mod size;
+mod var;
+
+use std::error::Error;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+
+use osupdate_core::Algorithm;
+use osupdate_core::observer::{Event, Observer};
+use osupdate_core::oci::{ImageSource, Offer, Platform, PullError, PullOptions, pull};
+use osupdate_core::repository::{InitError, OpenError as RepositoryError, Repository, Verity};
+use osupdate_efi::mounted::Access;
+use osupdate_record::{DeploymentId, paths};
+use thiserror::Error;
+
+use crate::boot::{BootError, BootPartition};
+use crate::change::{self, ChangeError};
+use crate::directory::Directory;
+use crate::kargs;
+use crate::machine::Machine;
+use crate::prepare::{PrepareError, Prepared, Source};
+use crate::state::{self, StateError};
+use crate::sysroot::{LockError, Patience, Sysroot};
+use crate::tool::ToolError;
+
+pub use disk::{Disk, DiskError};
+pub use file_system::FileSystem;
+pub use size::SizeError;
+pub use var::VarError;
+
+/// The sequence number of the first deployment.
+const FIRST_SEQUENCE: u64 = 1;
+
+/// How the root file system is found at boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootMount {
+    /// By the UUID of the new file system.
+    Uuid,
+    /// By the type of its partition, on the disk that the loader came from; no argument is written.
+    Auto,
+    /// By this `root=` value.
+    Spec(String),
+}
+
+/// What to install, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The whole disk.
+    pub disk: PathBuf,
+    /// Origin of later updates.
+    pub origin: Source,
+    /// Type of the root file system.
+    pub file_system: FileSystem,
+    /// Size of the ESP.
+    pub esp_bytes: u64,
+    /// The machine's own kernel arguments, besides those for the root.
+    pub kernel_arguments: Vec<String>,
+    /// How the root is found.
+    pub root_mount: RootMount,
+    /// Overwrite what is on the disk.
+    pub wipe: bool,
+}
+
+/// What was installed.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Name of the deployment.
+    pub id: DeploymentId,
+    /// Its record.
+    pub record: osupdate_record::Deployment,
+}
+
+/// Why nothing was installed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// Privileges are needed.
+    #[error("installing needs root privileges")]
+    NotRoot,
+    /// Images are not bootable on this architecture.
+    #[error("installing on {architecture} is not supported")]
+    Architecture {
+        /// The architecture.
+        architecture: &'static str,
+    },
+    /// A kernel argument cannot be used.
+    #[error("{argument:?} cannot be a kernel argument here")]
+    KernelArgument {
+        /// The argument.
+        argument: String,
+    },
+    /// The disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The image cannot be reached at all.
+    #[error("cannot open the image {reference}")]
+    Open {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The image cannot be examined at its origin.
+    #[error("cannot examine the image {reference}")]
+    Offer {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<PullError>,
+    },
+    /// The image does not fit.
+    #[error("cannot install to {}", disk.display())]
+    Size {
+        /// The disk.
+        disk: PathBuf,
+        /// Why.
+        #[source]
+        source: SizeError,
+    },
+    /// It failed after the disk was touched.
+    #[error("installing to {} failed after {done}; the disk does not boot", disk.display())]
+    Begun {
+        /// The disk.
+        disk: PathBuf,
+        /// What was done to it.
+        done: Done,
+        /// Why.
+        #[source]
+        source: Box<StepError>,
+    },
+}
+
+/// How far an installation came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Done {
+    /// The partition table may have been written.
+    Partitioning,
+    /// There is a new partition table.
+    Partitioned,
+    /// There are new file systems.
+    Formatted,
+    /// The image is in the repository.
+    Pulled,
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Partitioning => "partitioning was begun",
+            Self::Partitioned => "it was partitioned",
+            Self::Formatted => "it was partitioned and formatted",
+            Self::Pulled => "the image was pulled onto it",
+        })
+    }
+}
+
+/// Why an installation that had begun failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// A program of the system failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The new partitions cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A new file system cannot be mounted.
+    #[error("cannot mount {}", path.display())]
+    Mount {
+        /// The partition.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The new file systems cannot be written to or synced.
+    #[error("cannot write to the new file system")]
+    Write(#[source] io::Error),
+    /// The repository cannot be made.
+    #[error("cannot make the repository")]
+    Init(#[from] InitError),
+    /// The repository cannot be opened.
+    #[error("cannot open the new repository")]
+    Open(#[from] RepositoryError),
+    /// The image cannot be pulled.
+    #[error("cannot pull the image")]
+    Pull(#[from] PullError),
+    /// The image cannot be deployed.
+    #[error("cannot deploy the image")]
+    Prepare(#[from] PrepareError),
+    /// /var cannot be filled.
+    #[error(transparent)]
+    Var(#[from] VarError),
+    /// The state cannot be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The new root cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The boot loader cannot be installed.
+    #[error("cannot install the boot loader")]
+    Loader(#[source] crate::loader::LoaderError),
+    /// The deployment cannot be made.
+    #[error("cannot make the deployment")]
+    Change(#[from] ChangeError),
+    /// The boot partition cannot be used.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+}
+
+/// Installs an image onto a whole disk.
+///
+/// `open` opens the image at its origin; it is called when the disk was found usable.
+pub fn to_disk<S: ImageSource>(
+    open: impl FnOnce() -> Result<S, Box<dyn Error + Send + Sync>>,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Installed, InstallError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(InstallError::NotRoot);
+    }
+    let architecture = std::env::consts::ARCH;
+    let root_type = partition::root_type(architecture).ok_or(InstallError::Architecture { architecture })?;
+    check_arguments(options)?;
+    let mut disk = Disk::open(&options.disk)?;
+    if !options.wipe {
+        disk.check_empty()?;
+    }
+    let reference = || options.origin.reference.clone();
+    let source = open().map_err(|source| InstallError::Open { reference: reference(), source })?;
+    let offer = Offer::fetch(&source, &Platform::host())
+        .map_err(|source| InstallError::Offer { reference: reference(), source: Box::new(source) })?;
+    size::check(disk.size_bytes(), options.esp_bytes, offer.layer_bytes())
+        .map_err(|source| InstallError::Size { disk: options.disk.clone(), source })?;
+
+    let mut done = Done::Partitioning;
+    write(&mut disk, root_type, &offer, options, observer, &mut done).map_err(|source| InstallError::Begun {
+        disk: options.disk.clone(),
+        done,
+        source: Box::new(source),
+    })
+}
+
+/// The part that changes the disk; `done` tells how far it came.
+fn write(
+    disk: &mut Disk,
+    root_type: &str,
+    offer: &Offer<'_>,
+    options: &Options,
+    observer: &dyn Observer,
+    done: &mut Done,
+) -> Result<Installed, StepError> {
+    observer.event(Event::Step(&format!("partitioning {}", disk.path().display())));
+    disk.partition(&partition::script(options.esp_bytes, root_type))?;
+    *done = Done::Partitioned;
+    let [esp_partition, root] = disk.wait_for_partitions([partition::ESP_NUMBER, partition::ROOT_NUMBER])?;
+
+    observer.event(Event::Step(&format!("making file systems: vfat, {}", options.file_system)));
+    file_system::make_esp(&esp_partition)?;
+    let uuid = options.file_system.make_root(&root)?;
+    *done = Done::Formatted;
+
+    // Declared first, so dropped last: what uses the mounts is gone before they are.
+    let root_mount = file_system::mount_root(options.file_system, &root)?;
+    let esp_mount = osupdate_efi::mounted::mount(&esp_partition, Access::Write).map_err(BootError::from)?;
+    let directory = Directory::new(root_mount.as_fd()).map_err(StepError::Write)?;
+    // The root of a new file system may not be for others to look into; status needs that.
+    directory.set_mode(0o755).map_err(StepError::Write)?;
+    let repository_path =
+        Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(paths::REPOSITORY);
+    Repository::init(&repository_path, Algorithm::Sha512, Verity::Required)?;
+    let repository = Repository::open_at(directory.as_fd(), Path::new(paths::REPOSITORY))?;
+
+    observer.event(Event::Step(&format!("pulling {}", options.origin.reference)));
+    let pull_options = PullOptions { bootable: true, ..PullOptions::default() };
+    let image = pull(&repository, offer, &pull_options, observer)?;
+    *done = Done::Pulled;
+
+    observer.event(Event::Step("making the deployment"));
+    let prepared = Prepared::of_image(&repository, &image)?;
+    state::prepare(&directory)?;
+    let var = directory.directory(paths::VAR).map_err(StepError::Write)?;
+    var::populate(&repository, &prepared.tree, &var)?;
+    let record = prepared.record(&image, &options.origin, FIRST_SEQUENCE, root_arguments(options, &uuid), None);
+
+    let esp = osupdate_efi::Esp::new(esp_mount, format!("the ESP ({})", esp_partition.display()));
+    crate::loader::install(&repository, &prepared.tree, &esp).map_err(StepError::Loader)?;
+    let boot = BootPartition::new(esp);
+    let sysroot = Sysroot::new(root, directory);
+    let lock = sysroot.lock(Patience::Fail, "osupdate install", observer)?;
+    let machine = Machine::new(&sysroot, &repository, &boot, None, &lock, observer);
+    change::keep_image(&machine, &prepared.id, &image)?;
+    change::put_new(&machine, &prepared.id, &record, &prepared)?;
+
+    observer.event(Event::Step("writing everything to the disk"));
+    sysroot.directory().sync_file_system().map_err(StepError::Write)?;
+    Ok(Installed { id: prepared.id, record })
+}
+
+/// Refuses arguments that would break a boot entry or select another image.
+fn check_arguments(options: &Options) -> Result<(), InstallError> {
+    let spec = match &options.root_mount {
+        RootMount::Spec(spec) => Some(spec),
+        RootMount::Uuid | RootMount::Auto => None,
+    };
+    for argument in options.kernel_arguments.iter().chain(spec) {
+        let empty = argument.trim().is_empty();
+        if empty || argument.trim() != argument || argument.contains(char::is_control) || kargs::is_composefs(argument)
+        {
+            return Err(InstallError::KernelArgument { argument: argument.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The machine's kernel arguments.
+fn root_arguments(options: &Options, uuid: &str) -> Vec<String> {
+    let mut arguments = match &options.root_mount {
+        RootMount::Uuid => vec![format!("root=UUID={uuid}")],
+        RootMount::Spec(spec) => vec![format!("root={spec}")],
+        RootMount::Auto => Vec::new(),
+    };
+    // The root is writable for what is not the image: state and repository.
+    arguments.push("rw".to_owned());
+    arguments.extend(options.kernel_arguments.iter().cloned());
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(root_mount: RootMount, arguments: &[&str]) -> Options {
+        Options {
+            disk: "/dev/null".into(),
+            origin: Source { reference: "oci:/x".to_owned(), plain_http: false },
+            file_system: FileSystem::Ext4,
+            esp_bytes: 1 << 30,
+            kernel_arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            root_mount,
+            wipe: false,
+        }
+    }
+
+    #[test]
+    fn root_is_found_as_asked_for() {
+        let arguments = |root_mount| root_arguments(&options(root_mount, &["quiet"]), "1-2");
+        assert_eq!(arguments(RootMount::Uuid), ["root=UUID=1-2", "rw", "quiet"]);
+        assert_eq!(arguments(RootMount::Auto), ["rw", "quiet"]);
+        assert_eq!(arguments(RootMount::Spec("LABEL=x".to_owned())), ["root=LABEL=x", "rw", "quiet"]);
+    }
+
+    #[test]
+    fn arguments_that_would_break_the_entry_are_refused() {
+        assert!(check_arguments(&options(RootMount::Auto, &["console=ttyS0", "a=\"b c\""])).is_ok());
+        for argument in ["", " x", "a\nlinux /x", "composefs=0", "composefs.digest=x"] {
+            assert!(check_arguments(&options(RootMount::Auto, &[argument])).is_err(), "{argument:?}");
+            assert!(check_arguments(&options(RootMount::Spec(argument.to_owned()), &[])).is_err(), "{argument:?}");
+        }
+    }
+
+    #[test]
+    fn device_that_is_no_disk_is_refused_before_anything() {
+        let err = to_disk(
+            || -> Result<Offer<'_>, _> { panic!("asked for the image") },
+            &options(RootMount::Uuid, &[]),
+            &osupdate_core::observer::Silent,
+        )
+        .unwrap_err();
+        assert!(matches!(err, InstallError::NotRoot | InstallError::Disk(DiskError::NotBlockDevice { .. })), "{err}");
+    }
+}

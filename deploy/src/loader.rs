@@ -1,0 +1,53 @@
+//! The boot loader of a new system: systemd-boot, out of the image.
+
+use std::io;
+
+use osupdate_core::repository::{ObjectError, Repository};
+use osupdate_core::tree::Tree;
+use osupdate_efi::Esp;
+use osupdate_efi::loader_install::{Architecture, InstallLoaderError, Loader};
+use thiserror::Error;
+
+/// Where images have systemd-boot, from their root.
+const DIRECTORY: &str = "usr/lib/systemd/boot/efi";
+
+/// How long the menu is shown: enough to choose another deployment by hand.
+const TIMEOUT_SECS: u32 = 3;
+
+/// Why the boot loader was not installed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoaderError {
+    /// EFI does not know this architecture.
+    #[error("there is no EFI boot loader for this architecture")]
+    Architecture,
+    /// The image has none.
+    #[error("the image has no /{DIRECTORY}/{name}; install systemd-boot-efi when building it")]
+    Missing {
+        /// Name of the file.
+        name: String,
+    },
+    /// It cannot be opened in the repository.
+    #[error("cannot open the image's boot loader")]
+    Open(#[source] ObjectError),
+    /// It cannot be read.
+    #[error("cannot read the image's boot loader")]
+    Read(#[source] io::Error),
+    /// It cannot be written.
+    #[error(transparent)]
+    Install(#[from] InstallLoaderError),
+}
+
+/// Puts the image's systemd-boot on a new ESP, the signed form if the image has one.
+pub(crate) fn install(repository: &Repository, tree: &Tree, esp: &Esp) -> Result<(), LoaderError> {
+    let architecture = Architecture::native().ok_or(LoaderError::Architecture)?;
+    let name = architecture.systemd_boot();
+    let candidates = [format!("{DIRECTORY}/{name}.signed"), format!("{DIRECTORY}/{name}")];
+    let file = candidates.iter().find_map(|path| tree.follow_to_file(path));
+    let file = file.ok_or(LoaderError::Missing { name })?;
+    let mut program = Vec::new();
+    let mut reader = repository.open_content(file).map_err(LoaderError::Open)?;
+    reader.read_to_end(&mut program).map_err(LoaderError::Read)?;
+    esp.install_loader(&Loader { program: &program, architecture, timeout_secs: TIMEOUT_SECS })?;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Whether a change can succeed, before anything is changed.
+
+use std::io;
+use std::path::PathBuf;
+
+use osupdate_record::DeploymentId;
+use thiserror::Error;
+
+use crate::model::Model;
+
+/// Left on the physical root's file system whatever happens: it must not be filled to the brim.
+const ROOT_MARGIN_BYTES: u64 = 64 << 20;
+
+/// Left on the boot partition: an entry, its temporary form, directories, and what the loader itself writes.
+const BOOT_MARGIN_BYTES: u64 = 1 << 20;
+
+/// Why there is not enough space.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// The repository's file system.
+    #[error(
+        "not enough space in {}: the image needs at least {} more, {} are free",
+        path.display(), mib(*needed_bytes), mib(*free_bytes)
+    )]
+    Repository {
+        /// The physical root.
+        path: PathBuf,
+        /// Sum of the compressed layers that are missing, and a margin: a lower bound.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// The boot partition.
+    #[error(
+        "not enough space on the boot partition: the kernel and initrd need {}, {} are free and {} more could be freed",
+        mib(*needed_bytes), mib(*free_bytes), mib(*freeable_bytes)
+    )]
+    Boot {
+        /// Size of the boot files in whole clusters, and a margin.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+        /// What removing all deployments that are not needed would free.
+        freeable_bytes: u64,
+    },
+    /// Free space could not be found out.
+    #[error("cannot find out the free space of {}", path.display())]
+    Query {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// Fails if the missing layers cannot fit on the physical root.
+pub(crate) fn repository(path: PathBuf, free_bytes: u64, missing_bytes: u64) -> Result<(), SpaceError> {
+    let needed_bytes = missing_bytes.saturating_add(ROOT_MARGIN_BYTES);
+    // Nothing to fetch: then the little that is written besides may use the margin.
+    if missing_bytes > 0 && needed_bytes > free_bytes {
+        return Err(SpaceError::Repository { path, needed_bytes, free_bytes });
+    }
+    Ok(())
+}
+
+/// Which deployments must go so that boot files of this size fit; none if they fit as it is.
+///
+/// `freed_by` tells what removing the boot files of one name frees.
+pub(crate) fn boot_partition(
+    model: &Model,
+    needed_bytes: u64,
+    free_bytes: u64,
+    freed_by: impl Fn(&str) -> u64,
+) -> Result<Vec<DeploymentId>, SpaceError> {
+    let needed_bytes = needed_bytes.saturating_add(BOOT_MARGIN_BYTES);
+    let expendable: Vec<_> = model.expendable().collect();
+    let mut victims = Vec::new();
+    let mut available = free_bytes;
+    for candidate in &expendable {
+        if available >= needed_bytes {
+            break;
+        }
+        victims.push(candidate.id.clone());
+        // Boot files are shared: they go with the last deployment that has them.
+        let kernel = &candidate.record.boot.digest;
+        let stays =
+            model.deployments().iter().any(|other| other.record.boot.digest == *kernel && !victims.contains(&other.id));
+        if !stays {
+            available = available.saturating_add(freed_by(kernel));
+        }
+    }
+    if available < needed_bytes {
+        let freeable_bytes = available - free_bytes;
+        return Err(SpaceError::Boot { needed_bytes, free_bytes, freeable_bytes });
+    }
+    Ok(victims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Deployment;
+    use crate::model::fixtures::{deployment, entry, id, model};
+
+    const MIB: u64 = 1 << 20;
+
+    fn with_kernel(mut deployment: Deployment, kernel: &str) -> Deployment {
+        deployment.record.boot.digest = kernel.to_owned();
+        deployment
+    }
+
+    #[test]
+    fn repository_needs_the_missing_layers_and_a_margin() {
+        assert!(repository("/x".into(), 164 * MIB, 100 * MIB).is_ok());
+        assert!(repository("/x".into(), 0, 0).is_ok(), "nothing to fetch");
+        let err = repository("/sysroot".into(), 163 * MIB, 100 * MIB).unwrap_err().to_string();
+        assert_eq!(err, "not enough space in /sysroot: the image needs at least 164 MiB more, 163 MiB are free");
+    }
+
+    #[test]
+    fn unneeded_deployments_make_room_oldest_first_and_only_if_it_helps() {
+        let found = vec![
+            with_kernel(deployment('a', 1, true), "k1"),
+            with_kernel(deployment('b', 2, true), "k2"),
+            with_kernel(deployment('c', 3, true), "k3"),
+            with_kernel(deployment('d', 4, true), "k4"),
+        ];
+        let entries = [entry('a', 1, None), entry('b', 2, None), entry('c', 3, None), entry('d', 4, None)];
+        let model = model(found, 'd', &entries);
+        let room = |free| boot_partition(&model, 80 * MIB, free, |_| 50 * MIB);
+        assert_eq!(room(81 * MIB).unwrap(), []);
+        assert_eq!(room(40 * MIB).unwrap(), [id('a')]);
+        assert_eq!(room(0).unwrap(), [id('a'), id('b')], "c is the rollback");
+        let tight = boot_partition(&model, 120 * MIB, 10 * MIB, |_| 50 * MIB).unwrap_err();
+        assert_eq!(
+            tight.to_string(),
+            "not enough space on the boot partition: the kernel and initrd need 121 MiB, 10 MiB are free and 100 MiB \
+             more could be freed"
+        );
+    }
+
+    #[test]
+    fn shared_boot_files_free_nothing_while_somebody_has_them() {
+        let found = vec![
+            with_kernel(deployment('a', 1, true), "k"),
+            with_kernel(deployment('b', 2, true), "k"),
+            with_kernel(deployment('c', 3, true), "k3"),
+            with_kernel(deployment('d', 4, true), "k"),
+        ];
+        let entries = [entry('a', 1, None), entry('b', 2, None), entry('c', 3, None), entry('d', 4, None)];
+        let err = boot_partition(&model(found, 'd', &entries), 80 * MIB, 40 * MIB, |_| 50 * MIB).unwrap_err();
+        assert!(matches!(err, SpaceError::Boot { freeable_bytes: 0, .. }), "{err}");
+    }
+}

@@ -1,0 +1,153 @@
+//! [`Prepared`]: what a deployment takes from its image.
+
+use osupdate_core::boot::{self, Kernel, OsRelease, find_kernel, os_release};
+use osupdate_core::digest::Digest;
+use osupdate_core::erofs;
+use osupdate_core::oci::StoredImage;
+use osupdate_core::repository::{ImageError, Repository};
+use osupdate_core::tree::Tree;
+use osupdate_record::{Boot, Deployment as Record, DeploymentId, Etc, Image, Origin, RECORD_VERSION};
+use thiserror::Error;
+
+use crate::boot::{BootError, kernel_digest};
+use crate::kargs::{self, KargsError};
+use crate::timestamp;
+
+/// Label of an image's version.
+const VERSION_LABEL: &str = "org.opencontainers.image.version";
+
+/// Why an image cannot be deployed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// It was pulled without its boot image, or a deployment's name is no digest.
+    #[error("the image has no boot image in the repository")]
+    NoBootImage,
+    /// The boot image is not in the repository, or damaged.
+    #[error("cannot open the boot image {digest}")]
+    Open {
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// The boot image cannot be read.
+    #[error("cannot read the boot image {digest}")]
+    Read {
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: erofs::ReadError,
+    },
+    /// It has no kernel that can be booted.
+    #[error("the image cannot be booted")]
+    Kernel(#[source] boot::BootError),
+    /// The kernel could not be read.
+    #[error("cannot read the image's kernel")]
+    KernelContents(#[source] Box<BootError>),
+    /// Its kernel arguments cannot be used.
+    #[error("the kernel arguments of the image cannot be used")]
+    Kargs(#[from] KargsError),
+    /// Its os-release cannot be read.
+    #[error("cannot read os-release of the image")]
+    OsRelease(#[source] boot::BootError),
+}
+
+/// An image that can be deployed, and what a deployment of it takes from it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Name of its deployment.
+    pub id: DeploymentId,
+    /// Its files.
+    pub tree: Tree,
+    /// Its kernel.
+    pub kernel: Kernel,
+    /// Name of the directory for its boot files.
+    pub boot_digest: String,
+    /// Kernel arguments that it asks for.
+    pub image_arguments: Vec<String>,
+    /// What it calls itself.
+    pub release: OsRelease,
+}
+
+/// Where an image came from, and where its successors will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Reference as the user gave it.
+    pub reference: String,
+    /// The registry is spoken to without TLS.
+    pub plain_http: bool,
+}
+
+impl Prepared {
+    /// Reads what is needed from a pulled image.
+    pub fn of_image(repository: &Repository, image: &StoredImage) -> Result<Self, PrepareError> {
+        Self::of_boot_image(repository, image.boot_image.ok_or(PrepareError::NoBootImage)?)
+    }
+
+    /// Reads the same from the image of a deployment that exists.
+    pub fn of_deployment(repository: &Repository, id: &DeploymentId) -> Result<Self, PrepareError> {
+        Self::of_boot_image(repository, id.as_str().parse().map_err(|_| PrepareError::NoBootImage)?)
+    }
+
+    fn of_boot_image(repository: &Repository, digest: Digest) -> Result<Self, PrepareError> {
+        let image = repository.read_image(&digest).map_err(|source| PrepareError::Open { digest, source })?;
+        let (tree, _) = erofs::read(&image).map_err(|source| PrepareError::Read { digest, source })?;
+        let kernel = find_kernel(&tree).map_err(PrepareError::Kernel)?;
+        let boot_digest =
+            kernel_digest(repository, &kernel).map_err(|err| PrepareError::KernelContents(Box::new(err)))?.to_string();
+        let image_arguments = kargs::image_arguments(repository, &tree)?;
+        let release = os_release(repository, &tree).map_err(PrepareError::OsRelease)?;
+        let id = digest.to_string().parse().map_err(|_| PrepareError::NoBootImage)?;
+        Ok(Self { id, tree, kernel, boot_digest, image_arguments, release })
+    }
+
+    /// The record of a new deployment.
+    pub fn record(
+        &self,
+        image: &StoredImage,
+        source: &Source,
+        sequence: u64,
+        arguments: Vec<String>,
+        carry_from: Option<DeploymentId>,
+    ) -> Record {
+        Record {
+            version: RECORD_VERSION,
+            sequence,
+            created: timestamp::now(),
+            pinned: false,
+            image: self.image_record(image, source),
+            origin: Origin { plain_http: source.plain_http, ..Origin::default() },
+            boot: Boot {
+                digest: self.boot_digest.clone(),
+                kernel: self.kernel.version.clone(),
+                arguments,
+                image_arguments: self.image_arguments.clone(),
+                ..Boot::default()
+            },
+            etc: Etc { carry_from, ..Etc::default() },
+            unknown: Default::default(),
+        }
+    }
+
+    /// The `[image]` part of the record.
+    pub(crate) fn image_record(&self, image: &StoredImage, source: &Source) -> Image {
+        let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+        let label = labels.and_then(|labels| labels.get(VERSION_LABEL)).filter(|label| !label.is_empty());
+        Image {
+            reference: source.reference.clone(),
+            manifest_digest: image.manifest_digest.to_string(),
+            config_digest: image.config_digest.to_string(),
+            version: label.map(String::as_str).or(self.release.version()).map(one_line),
+            title: self.release.title().map(one_line),
+            ..Image::default()
+        }
+    }
+}
+
+/// Text of others without control characters, for messages and boot menus.
+fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned()
+}

@@ -1,0 +1,227 @@
+//! A computer in directories: a physical root, an ESP, and what loader and setup-root do at a boot.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use osupdate_core::Algorithm;
+use osupdate_core::observer::Silent;
+use osupdate_core::oci::{Offer, Platform};
+use osupdate_core::repository::{Namespace, Repository, Verity};
+use osupdate_efi::Esp;
+use osupdate_efi::name::BootTries;
+use osupdate_efi::order::first_choice;
+use osupdate_record::{Deployment as Record, DeploymentId, paths};
+
+use super::image::Image;
+use crate::boot::BootPartition;
+use crate::change;
+use crate::cleanup;
+use crate::directory::Directory;
+use crate::machine::{Machine, Step};
+use crate::model::Model;
+use crate::plan::Rollback;
+use crate::prepare::{Prepared, Source};
+use crate::rollback;
+use crate::stage::{self, Request, StageError, Staged};
+use crate::state;
+use crate::sysroot::{Patience, Sysroot};
+
+/// The reference of all images here.
+pub(super) const REFERENCE: &str = "oci:/images:os";
+
+pub(super) struct Computer {
+    directory: tempfile::TempDir,
+    booted: Option<DeploymentId>,
+    /// Whether boots are blessed, as boot-complete.target does.
+    pub(super) blessing: bool,
+}
+
+impl Computer {
+    /// A computer on which an image was installed and booted.
+    pub(super) fn installed(image: &Image) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("esp/loader/entries")).unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        state::prepare(&Directory::open(&root).unwrap()).unwrap();
+        Repository::init(&root.join(paths::REPOSITORY), Algorithm::Sha512, Verity::Unverified).unwrap();
+        let mut computer = Self { directory, booted: None, blessing: true };
+        computer.run(None, |machine| {
+            let options = osupdate_core::oci::PullOptions { bootable: true, ..Default::default() };
+            let stored = osupdate_core::oci::pull(machine.repository, image, &options, &Silent).unwrap();
+            let prepared = Prepared::of_image(machine.repository, &stored).unwrap();
+            let arguments = vec!["root=UUID=1".to_owned(), "rw".to_owned()];
+            let record = prepared.record(&stored, &source(), 1, arguments, None);
+            change::keep_image(machine, &prepared.id, &stored).unwrap();
+            change::put_new(machine, &prepared.id, &record, &prepared).unwrap();
+        });
+        computer.boot();
+        computer
+    }
+
+    pub(super) fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    pub(super) fn esp(&self) -> PathBuf {
+        self.directory.path().join("esp")
+    }
+
+    pub(super) fn booted(&self) -> DeploymentId {
+        self.booted.clone().unwrap()
+    }
+
+    /// The directory of a deployment.
+    pub(super) fn state(&self, id: &DeploymentId) -> PathBuf {
+        self.root().join(paths::deployment(id))
+    }
+
+    fn open_esp(&self) -> Esp {
+        let fd: OwnedFd = fs::File::open(self.esp()).unwrap().into();
+        Esp::new(fd, "the ESP")
+    }
+
+    /// Does something as one run of the program.
+    pub(super) fn run<T>(&self, stop_after: Option<Step>, action: impl FnOnce(&Machine<'_>) -> T) -> T {
+        let sysroot = Sysroot::open(&self.root()).unwrap();
+        let lock = sysroot.lock(Patience::Fail, "test", &Silent).unwrap();
+        let repository = sysroot.repository().unwrap();
+        let boot = BootPartition::new(self.open_esp());
+        let mut machine = Machine::new(&sysroot, &repository, &boot, self.booted.clone(), &lock, &Silent);
+        machine.stop_after = stop_after;
+        action(&machine)
+    }
+
+    /// The same, with the power cut after a step. `false`: the step was not reached, so all was done.
+    pub(super) fn cut<T>(&self, step: Step, action: impl FnOnce(&Machine<'_>) -> T) -> bool {
+        let result = catch_unwind(AssertUnwindSafe(|| self.run(Some(step), action)));
+        match result {
+            Ok(_) => false,
+            Err(payload) => match payload.downcast::<Step>() {
+                Ok(_) => true,
+                Err(other) => std::panic::resume_unwind(other),
+            },
+        }
+    }
+
+    pub(super) fn upgrade(&self, image: &Image) -> Staged {
+        self.run(None, |machine| upgrade(machine, image, false)).unwrap()
+    }
+
+    pub(super) fn rollback(&self) -> Rollback {
+        self.run(None, rollback::rollback).unwrap().plan
+    }
+
+    pub(super) fn model(&self) -> Model {
+        self.run(None, |machine| machine.survey().unwrap().model)
+    }
+
+    pub(super) fn record(&self, id: &DeploymentId) -> Record {
+        self.model().get(id).unwrap().record.clone()
+    }
+
+    /// File names of all entries.
+    pub(super) fn entries(&self) -> BTreeSet<String> {
+        names(&self.esp().join("loader/entries"))
+    }
+
+    /// Boots: what firmware, loader, setup-root and blessing do. Returns the deployment that runs then.
+    pub(super) fn boot(&mut self) -> DeploymentId {
+        let esp = self.open_esp();
+        let listing = esp.entries().unwrap();
+        let chosen = first_choice(&listing.entries).expect("there is an entry");
+        assert!(esp.is_complete(&chosen.entry), "the chosen entry has no files");
+        let mut name = chosen.name.clone();
+        if let Some(BootTries { left, done }) = name.tries() {
+            let tried = BootTries { left: left.saturating_sub(1), done: done + 1 };
+            name = self.rename_entry(&name, Some(tried));
+        }
+        let id: DeploymentId = chosen.entry.image().unwrap().to_string().parse().unwrap();
+        self.set_up_root(&id);
+        if self.blessing {
+            self.rename_entry(&name, None);
+        }
+        self.booted = Some(id.clone());
+        id
+    }
+
+    fn rename_entry(&self, name: &osupdate_efi::EntryName, tries: Option<BootTries>) -> osupdate_efi::EntryName {
+        let new = name.with_tries(tries);
+        let entries = self.esp().join("loader/entries");
+        fs::rename(entries.join(name.file_name()), entries.join(new.file_name())).unwrap();
+        new
+    }
+
+    /// Opens the image and makes /etc.
+    fn set_up_root(&self, id: &DeploymentId) {
+        let repository = Repository::open(&self.root().join(paths::REPOSITORY)).unwrap();
+        repository.read_image(&id.as_str().parse().unwrap()).unwrap();
+        let text = fs::read_to_string(self.root().join(paths::record(id))).unwrap();
+        let record = Record::parse(&text).unwrap();
+        let upper = self.state(id).join(paths::ETC_UPPER);
+        if upper.exists() {
+            return;
+        }
+        fs::create_dir_all(&upper).unwrap();
+        if let Some(from) = record.etc.carry_from {
+            let from = self.state(&from).join(paths::ETC_UPPER);
+            assert!(from.exists(), "the source of /etc is gone");
+            for name in names(&from) {
+                fs::copy(from.join(&name), upper.join(&name)).unwrap();
+            }
+        }
+    }
+
+    /// Writes a file in the running system's /etc.
+    pub(super) fn change_etc(&self, name: &str, text: &str) {
+        fs::write(self.state(&self.booted()).join(paths::ETC_UPPER).join(name), text).unwrap();
+    }
+
+    /// Names of the files changed in the running system's /etc.
+    pub(super) fn etc(&self) -> BTreeSet<String> {
+        names(&self.state(&self.booted()).join(paths::ETC_UPPER))
+    }
+
+    /// Asserts that there is nothing but whole deployments: no remains, and one of everything for each.
+    pub(super) fn assert_whole(&self) {
+        let model = self.model();
+        assert!(model.damaged.is_empty() && model.interrupted.is_empty(), "{model:?}");
+        let ids: BTreeSet<String> = model.deployments().iter().map(|item| item.id.to_string()).collect();
+        assert_eq!(names(&self.root().join(paths::DEPLOYMENTS)), ids);
+        let repository = Repository::open(&self.root().join(paths::REPOSITORY)).unwrap();
+        let refs = repository.refs(Namespace::Streams).unwrap();
+        let kept: BTreeSet<String> = refs
+            .iter()
+            .filter_map(|(name, _)| Some(name.strip_prefix(paths::REPOSITORY_REF_PREFIX)?.to_owned()))
+            .collect();
+        assert_eq!(kept, ids, "references");
+        assert_eq!(self.entries().len(), ids.len(), "one entry each: {:?}", self.entries());
+        for deployment in model.deployments() {
+            let entry = model.entry(&deployment.id).expect("it has an entry");
+            assert_eq!(entry.sequence, deployment.record.sequence);
+            assert_eq!(deployment.unfinished, None);
+        }
+        let kernels: BTreeSet<String> =
+            model.deployments().iter().map(|item| item.record.boot.digest.clone()).collect();
+        assert_eq!(names(&self.esp().join("EFI/osupdate")), kernels, "boot files");
+    }
+}
+
+/// What `upgrade` does.
+pub(super) fn upgrade(machine: &Machine<'_>, image: &Image, retry_failed: bool) -> Result<Staged, StageError> {
+    let survey = cleanup::repair(machine)?;
+    let offer = Offer::fetch(image, &Platform::host()).unwrap();
+    stage::stage(machine, &survey, &offer, &Request { source: source(), retry_failed })
+}
+
+pub(super) fn source() -> Source {
+    Source { reference: REFERENCE.to_owned(), plain_http: false }
+}
+
+/// Names in a directory.
+pub(super) fn names(path: &Path) -> BTreeSet<String> {
+    fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}

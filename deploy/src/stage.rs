@@ -1,0 +1,248 @@
+//! Making an image boot next: what `upgrade` and `switch` do.
+//!
+//! Everything that can fail happens before the commit point, while the user looks: the offer is examined, space is
+//! checked, the image is pulled and read, boot files are written and read back. Then one boot entry is written.
+
+use osupdate_core::observer::Event;
+use osupdate_core::oci::{ContentDigest, Offer, PullError, PullOptions, pull};
+use osupdate_core::repository::FileError;
+use osupdate_record::{Deployment as Record, DeploymentId};
+use thiserror::Error;
+
+use crate::boot::{self, BootError};
+use crate::change::{self, ChangeError, Etc};
+use crate::cleanup::{self, CleanupError};
+use crate::machine::Machine;
+use crate::model::{Deployment, Model};
+use crate::plan::Staging;
+use crate::preflight::{self, SpaceError};
+use crate::prepare::{PrepareError, Prepared, Source};
+use crate::state::{self, StateError};
+use crate::survey::Survey;
+
+/// Why an image was not staged. The machine boots what it booted before.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StageError {
+    /// The running system is not one of the deployments.
+    #[error("this is not an osupdate system: what runs is not one of its deployments")]
+    NotBooted,
+    /// What is there of the image cannot be found out.
+    #[error("cannot compare the image with the repository")]
+    Compare(#[source] FileError),
+    /// There is not enough space.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// The image cannot be pulled.
+    #[error("cannot pull {reference}")]
+    Pull {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<PullError>,
+    },
+    /// The image cannot be deployed.
+    #[error("cannot deploy {reference}")]
+    Prepare {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<PrepareError>,
+    },
+    /// The boot partition cannot be examined.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A record cannot be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The deployment cannot be made or put first.
+    #[error("cannot make deployment {} boot next", id.short(12))]
+    Change {
+        /// The deployment.
+        id: DeploymentId,
+        /// Why.
+        #[source]
+        source: Box<ChangeError>,
+    },
+    /// What earlier changes left could not be cleaned up, or what is not needed now not be removed.
+    #[error(transparent)]
+    Cleanup(#[from] CleanupError),
+}
+
+/// How to stage.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where the image comes from; becomes the origin of the deployment.
+    pub source: Source,
+    /// Stage an image too that failed to boot on this machine before.
+    pub retry_failed: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// What staging meant here.
+    pub staging: Staging,
+    /// The deployment of the image.
+    pub id: DeploymentId,
+    /// Its record.
+    pub record: Record,
+    /// Deployments that were removed because nothing needs them any more.
+    pub removed: Vec<DeploymentId>,
+}
+
+/// What an origin offers, compared with the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Digest of the manifest that is offered.
+    pub manifest_digest: ContentDigest,
+    /// Version that the image is labelled with.
+    pub version: Option<String>,
+    /// What staging it would mean, as far as it is known without pulling it.
+    pub staging: Staging,
+    /// Bytes that would be fetched at most.
+    pub missing_bytes: u64,
+}
+
+/// The image to follow: that of the staged deployment, else that of the running one.
+///
+/// After a `switch` without a reboot, `upgrade` goes on with what was switched to.
+pub fn origin(model: &Model) -> Result<Source, StageError> {
+    let deployment = model.staged().or_else(|| model.booted()).ok_or(StageError::NotBooted)?;
+    let Record { image, origin, .. } = &deployment.record;
+    Ok(Source { reference: image.reference.clone(), plain_http: origin.plain_http })
+}
+
+/// Compares an offer with what is there; changes nothing.
+pub fn check(machine: &Machine<'_>, model: &Model, offer: &Offer<'_>) -> Result<Check, StageError> {
+    let missing_bytes = offer.missing_bytes(machine.repository).map_err(StageError::Compare)?;
+    Ok(Check {
+        manifest_digest: *offer.manifest_digest(),
+        version: offer.version().map(str::to_owned),
+        staging: known(model, offer).map_or(Staging::New, |deployment| Staging::of(model, &deployment.id)),
+        missing_bytes,
+    })
+}
+
+/// The deployment of the offered manifest, if there is one.
+fn known<'a>(model: &'a Model, offer: &Offer<'_>) -> Option<&'a Deployment> {
+    let digest = offer.manifest_digest().to_string();
+    model.deployments().iter().find(|deployment| deployment.record.image.manifest_digest == digest)
+}
+
+/// Makes the offered image boot next; durable on return.
+///
+/// `survey` is what [`cleanup::repair`] returned.
+pub fn stage(
+    machine: &Machine<'_>,
+    survey: &Survey,
+    offer: &Offer<'_>,
+    request: &Request,
+) -> Result<Staged, StageError> {
+    let model = &survey.model;
+    let booted = model.booted().ok_or(StageError::NotBooted)?;
+    let reference = || request.source.reference.clone();
+    if let Some(deployment) = known(model, offer) {
+        let staging = Staging::of(model, &deployment.id);
+        if settled(staging, request) {
+            return finish(machine, model, deployment, staging, deployment.record.image.clone(), request);
+        }
+    }
+    let missing_bytes = offer.missing_bytes(machine.repository).map_err(StageError::Compare)?;
+    let path = machine.sysroot.path().to_owned();
+    let free_bytes = machine.sysroot.free_bytes().map_err(|source| SpaceError::Query { path: path.clone(), source })?;
+    preflight::repository(path, free_bytes, missing_bytes)?;
+
+    let options = PullOptions { bootable: true, ..PullOptions::default() };
+    let image = pull(machine.repository, offer, &options, machine.observer)
+        .map_err(|source| StageError::Pull { reference: reference(), source: Box::new(source) })?;
+    let prepared = Prepared::of_image(machine.repository, &image)
+        .map_err(|source| StageError::Prepare { reference: reference(), source: Box::new(source) })?;
+    let id = &prepared.id;
+    let failed = |source| StageError::Change { id: id.clone(), source: Box::new(source) };
+    let staging = Staging::of(model, id);
+    if let (true, Some(deployment)) = (settled(staging, request), model.get(id)) {
+        // Another manifest with the same contents: from now on the deployment stands for it.
+        change::keep_image(machine, id, &image).map_err(failed)?;
+        let image = prepared.image_record(&image, &request.source);
+        return finish(machine, model, deployment, staging, image, request);
+    }
+
+    let dropped = make_room(machine, model, &prepared)?;
+    let survey = if dropped.is_empty() { None } else { Some(machine.survey().map_err(CleanupError::from)?) };
+    let model = survey.as_ref().map_or(model, |survey| &survey.model);
+    machine.observer.event(Event::Step("writing the boot files and the boot entry"));
+    change::keep_image(machine, id, &image).map_err(failed)?;
+    let arguments = booted.record.boot.arguments.clone();
+    let mut record =
+        prepared.record(&image, &request.source, model.next_sequence(), arguments, Some(booted.id.clone()));
+    match model.get(id) {
+        None => change::put_new(machine, id, &record, &prepared).map_err(failed)?,
+        Some(deployment) => {
+            record.pinned = deployment.record.pinned;
+            change::put_first(machine, model, deployment, record.clone(), Etc::Anew).map_err(failed)?;
+        }
+    }
+    let mut removed = dropped;
+    removed.extend(cleanup::remove_unneeded(machine)?);
+    Ok(Staged { staging, id: id.clone(), record, removed })
+}
+
+/// Whether an image needs nothing more than what is there.
+fn settled(staging: Staging, request: &Request) -> bool {
+    match staging {
+        Staging::Current | Staging::KeepBooted | Staging::Staged => true,
+        Staging::Failed => !request.retry_failed,
+        Staging::Again | Staging::New => false,
+    }
+}
+
+/// Ends staging where the deployment can stay as it is: it is put first if it runs, and follows the reference.
+fn finish(
+    machine: &Machine<'_>,
+    model: &Model,
+    deployment: &Deployment,
+    staging: Staging,
+    image: osupdate_record::Image,
+    request: &Request,
+) -> Result<Staged, StageError> {
+    let id = deployment.id.clone();
+    let mut record = deployment.record.clone();
+    if staging != Staging::Failed {
+        record.image = osupdate_record::Image { reference: request.source.reference.clone(), ..image };
+        record.origin.plain_http = request.source.plain_http;
+    }
+    if staging == Staging::KeepBooted {
+        change::put_first(machine, model, deployment, record.clone(), Etc::Keep)
+            .map_err(|source| StageError::Change { id: id.clone(), source: Box::new(source) })?;
+    } else if record != deployment.record {
+        state::update_record(machine.sysroot.directory(), &id, &record)?;
+    }
+    let removed = cleanup::remove_unneeded(machine)?;
+    Ok(Staged { staging, id, record, removed })
+}
+
+/// Removes expendable deployments if the boot files do not fit otherwise; returns which.
+fn make_room(machine: &Machine<'_>, model: &Model, prepared: &Prepared) -> Result<Vec<DeploymentId>, StageError> {
+    if machine.boot.has_kernel(&prepared.boot_digest)? {
+        return Ok(Vec::new());
+    }
+    let space = machine.boot.space()?;
+    let needed_bytes = [&prepared.kernel.vmlinuz, &prepared.kernel.initramfs]
+        .map(|content| boot::allocated(content.size(), space))
+        .iter()
+        .sum();
+    let victims = preflight::boot_partition(model, needed_bytes, space.free_bytes, |kernel| {
+        machine.boot.kernel_bytes(kernel, space)
+    })?;
+    for id in &victims {
+        machine.observer.event(Event::Warning(&format!(
+            "removing deployment {}, which nothing needs, to make room on the boot partition",
+            id.short(12)
+        )));
+        cleanup::remove(machine, id)?;
+    }
+    Ok(victims)
+}
