@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
-use crate::commands::{image, repo};
+use crate::commands::{image, install, list, repo, rollback, status, switch, upgrade};
 use crate::exit::{self, Outcome};
 use crate::log;
 use crate::output::Output;
@@ -67,6 +67,12 @@ impl std::fmt::Debug for Context {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Status(status::Args),
+    List(list::Args),
+    Upgrade(upgrade::Args),
+    Switch(switch::Args),
+    Rollback(rollback::Args),
+    Install(install::Args),
     Image(image::Args),
     Repo(repo::Args),
 }
@@ -74,6 +80,12 @@ enum Command {
 impl Command {
     fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self {
+            Self::Status(args) => args.run(context),
+            Self::List(args) => args.run(context),
+            Self::Upgrade(args) => args.run(context),
+            Self::Switch(args) => args.run(context),
+            Self::Rollback(args) => args.run(context),
+            Self::Install(args) => args.run(context),
             Self::Image(args) => args.run(context),
             Self::Repo(args) => args.run(context),
         }

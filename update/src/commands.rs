@@ -1,5 +1,11 @@
 //! The commands, one file each: arguments and what they do.
 
 pub mod image;
+pub mod install;
+pub mod list;
 pub mod repo;
 mod repository_path;
+pub mod rollback;
+pub mod status;
+pub mod switch;
+pub mod upgrade;

@@ -10,6 +10,7 @@ pub mod exit;
 mod log;
 pub mod output;
 pub mod progress;
+mod system;
 pub mod transport;
 
 use std::ffi::OsString;

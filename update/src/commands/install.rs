@@ -1,0 +1,184 @@
+//! `osupdate install`: puts an image onto an empty disk.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use osupdate_deploy::install::{self, DiskError, FileSystem, InstallError, Options, RootMount};
+use osupdate_deploy::prepare::Source;
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::exit::{Outcome, ResultExt as _};
+use crate::transport::{ImageReference, SourceOptions, open_source};
+
+/// Install an image
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    ToDisk(ToDisk),
+}
+
+/// Install an image onto a whole disk
+///
+/// Makes a partition table with an EFI system partition and a root, pulls the image into a repository there, and installs
+/// the image's systemd-boot with one boot entry. Image, disk and size are checked before anything is written.
+#[derive(Debug, clap::Args)]
+struct ToDisk {
+    /// The disk, such as /dev/vda
+    disk: PathBuf,
+
+    /// The image: docker://HOST/NAME:TAG or oci:DIRECTORY[:TAG]
+    #[arg(long, value_name = "REF")]
+    source: ImageReference,
+
+    /// The image that the installed system follows, if it is another one
+    #[arg(long, value_name = "REF")]
+    target_imgref: Option<ImageReference>,
+
+    /// Speak to the registry without TLS, now and for later upgrades
+    #[arg(long)]
+    plain_http: bool,
+
+    /// Type of the root file system
+    #[arg(long, value_enum, default_value_t = RootType::Ext4)]
+    filesystem: RootType,
+
+    /// Size of the EFI system partition: bytes, or a number with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    esp_size: u64,
+
+    /// Kernel argument of this machine; can be given several times
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    karg: Vec<String>,
+
+    /// What to write as root=, or auto: the root is found by the type of its partition [default: UUID=...]
+    #[arg(long, value_name = "SPEC")]
+    root_mount_spec: Option<String>,
+
+    /// Overwrite what is on the disk
+    #[arg(long)]
+    wipe: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RootType {
+    Ext4,
+    Btrfs,
+}
+
+/// What `--json` prints; a contract.
+#[derive(Serialize)]
+struct Report {
+    disk: PathBuf,
+    deployment: String,
+    reference: String,
+    manifest_digest: String,
+    image_version: Option<String>,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::ToDisk(args) => args.run(context),
+        }
+    }
+}
+
+impl ToDisk {
+    fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let source = self.source.absolute()?;
+        let origin = self.target_imgref.map_or_else(|| Ok(source.clone()), ImageReference::absolute)?;
+        let options = Options {
+            disk: self.disk,
+            origin: Source { reference: origin.to_string(), plain_http: self.plain_http },
+            file_system: match self.filesystem {
+                RootType::Ext4 => FileSystem::Ext4,
+                RootType::Btrfs => FileSystem::Btrfs,
+            },
+            esp_bytes: self.esp_size,
+            kernel_arguments: self.karg,
+            root_mount: match self.root_mount_spec {
+                None => RootMount::Uuid,
+                Some(spec) if spec == "auto" => RootMount::Auto,
+                Some(spec) => RootMount::Spec(spec),
+            },
+            wipe: self.wipe,
+        };
+        let open = || {
+            let options = SourceOptions { plain_http: self.plain_http };
+            open_source(&source, &options).map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
+        };
+        let installed = match install::to_disk(open, &options, &*context.observer) {
+            Ok(installed) => installed,
+            Err(err) => {
+                let hint = hint(&err);
+                let result: Result<Outcome, _> = Err(anyhow::Error::new(err));
+                return match hint {
+                    Some(hint) => result.hint(hint),
+                    None => result,
+                };
+            }
+        };
+        let image = installed.record.image;
+        let report = Report {
+            disk: options.disk,
+            deployment: installed.id.to_string(),
+            reference: image.reference,
+            manifest_digest: image.manifest_digest,
+            image_version: image.version,
+        };
+        context.output.write(&report, |out| {
+            let version = report.image_version.as_deref().unwrap_or("without a version");
+            writeln!(out, "Installed version {version} of {} on {}.", report.reference, report.disk.display())?;
+            writeln!(out, "Boot the machine from this disk to use it.")
+        })?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The next step for the user.
+fn hint(err: &InstallError) -> Option<&'static str> {
+    Some(match err {
+        InstallError::NotRoot => "run it as root",
+        InstallError::Disk(DiskError::NotEmpty { .. }) => "to overwrite everything on this disk, give --wipe",
+        InstallError::Disk(DiskError::InUse { .. }) => "free the disk (umount, swapoff, ...), or choose another one",
+        InstallError::Disk(DiskError::Partition { .. }) => "name the whole disk",
+        InstallError::Size { .. } => "choose a larger disk or a smaller --esp-size",
+        InstallError::Begun { .. } => "when the cause is removed, run the same command again with --wipe",
+        _ => return None,
+    })
+}
+
+/// Parses a size: bytes, or a number with K, M or G for powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let error = || format!("{text:?} is not a size; write bytes, or a number with K, M or G");
+    let (number, shift) = match text.char_indices().next_back() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = number.parse().map_err(|_| error())?;
+    number.checked_mul(1 << shift).ok_or_else(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        for text in ["", "G", "1T", "-1M", "1.5G", "99999999999G", "1é"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `osupdate rollback`: back to the deployment that ran before.
+
+use osupdate_deploy::rollback::rollback;
+use serde::Serialize;
+
+use super::upgrade::patience;
+use crate::cli::Context;
+use crate::exit::Outcome;
+use crate::system::{self, System};
+
+/// Make the deployment boot next that ran before
+///
+/// It comes back with the /etc that it had; /var is shared. A staged deployment is given up. A second rollback before a
+/// reboot takes the first one back; after the reboot it goes forward again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Reboot when done
+    #[arg(long)]
+    apply: bool,
+
+    /// Wait for another osupdate that is changing the system, instead of failing
+    #[arg(long)]
+    wait: bool,
+}
+
+/// What `--json` prints; a contract.
+#[derive(Serialize)]
+struct Report {
+    next: String,
+    image_version: Option<String>,
+    undone: bool,
+    discarded: Option<String>,
+    reboot_needed: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let system = System::open(context, patience(self.wait), "osupdate rollback")?;
+        let machine = system.machine(&*context.observer);
+        let done = rollback(&machine)?;
+        let image_version = done.record.image.version.clone();
+        let report = Report {
+            next: done.plan.target.to_string(),
+            image_version,
+            undone: done.plan.undoes,
+            discarded: done.plan.discards.as_ref().map(ToString::to_string),
+            reboot_needed: !done.plan.undoes,
+        };
+        context.output.write(&report, |out| {
+            let name = report.image_version.as_deref().unwrap_or(&done.record.image.reference);
+            let id = done.plan.target.short(12);
+            if let Some(discarded) = &done.plan.discards {
+                writeln!(out, "The staged deployment {} is given up.", discarded.short(12))?;
+            }
+            match done.plan.undoes {
+                true => writeln!(out, "The rollback is taken back: {name} ({id}), which runs, boots next."),
+                false => writeln!(out, "Next boot: {name} ({id}).\nReboot to use it."),
+            }
+        })?;
+        if self.apply && !done.plan.undoes {
+            system::reboot()?;
+        }
+        Ok(Outcome::Done)
+    }
+}

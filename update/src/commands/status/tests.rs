@@ -1,0 +1,103 @@
+use osupdate_deploy::model::Entry;
+use osupdate_deploy::record::{Deployment as Record, DeploymentId};
+
+use super::*;
+use crate::output::JSON_VERSION;
+
+fn id(digit: char) -> DeploymentId {
+    digit.to_string().repeat(128).parse().unwrap()
+}
+
+fn deployment(digit: char, sequence: u64, booted_before: bool) -> Deployment {
+    let text = format!(
+        "version = 1\nsequence = {sequence}\ncreated = \"2026-11-23T10:04:05Z\"\n\
+         [image]\nreference = \"docker://registry.example.com/os:latest\"\nmanifest_digest = \"sha256:{hex}\"\n\
+         config_digest = \"sha256:{hex}\"\nversion = \"{sequence}\"\ntitle = \"Example OS {sequence}\"\n\
+         [boot]\ndigest = \"{hex}\"\nkernel = \"6.12\"\narguments = [\"root=UUID=1\", \"rw\"]\n\
+         image_arguments = [\"quiet\"]\n",
+        hex = digit.to_string().repeat(64)
+    );
+    Deployment { id: id(digit), record: Record::parse(&text).unwrap(), booted_before, unfinished: None }
+}
+
+fn entry(digit: char, sequence: u64, tries_left: Option<u32>) -> Entry {
+    let file_name = format!("osupdate-{}-{sequence:06}.conf", digit.to_string().repeat(12));
+    Entry { deployment: id(digit), sequence, tries_left, file_name }
+}
+
+/// Booted b, staged c, rollback a, and d that failed.
+fn report() -> Report {
+    let found =
+        vec![deployment('a', 1, true), deployment('b', 2, true), deployment('d', 3, true), deployment('c', 4, false)];
+    let entries = vec![entry('a', 1, None), entry('b', 2, None), entry('d', 3, Some(0)), entry('c', 4, Some(3))];
+    let damaged = vec![Damaged { name: "x".to_owned(), reason: "has no deployment.toml".to_owned() }];
+    let model = Model::new(found, damaged, Some(id('b')), Some(entries));
+    let foreign = vec![Foreign { id: "debian.conf".to_owned(), title: Some("Debian".to_owned()) }];
+    Report::new(&model, Some(&Booted { id: id('b'), verified: true }), Some(foreign))
+}
+
+fn human(report: &Report) -> String {
+    let mut text = Vec::new();
+    report.human(&mut text).unwrap();
+    // The digests are of no interest here.
+    let text = String::from_utf8(text).unwrap();
+    ['a', 'b', 'c', 'd'].iter().fold(text, |text, digit| text.replace(&digit.to_string().repeat(64), "HEX"))
+}
+
+#[test]
+fn json_form_is_the_pinned_one() {
+    assert_eq!(JSON_VERSION, 1, "a new version needs a new fixture beside the old one");
+    let json = serde_json::to_string_pretty(&report()).unwrap() + "\n";
+    assert_eq!(json, include_str!("fixture-v1.json"));
+}
+
+#[test]
+fn human_form_shows_every_deployment_and_the_next_boot() {
+    let expected = "\
+Booted: docker://registry.example.com/os:latest
+  version     2 (Example OS 2)
+  digest      sha256:HEX
+  deployment  bbbbbbbbbbbb
+  verified    yes
+
+Staged: docker://registry.example.com/os:latest
+  version     4 (Example OS 4)
+  digest      sha256:HEX
+  deployment  cccccccccccc
+
+Rollback: docker://registry.example.com/os:latest
+  version     1 (Example OS 1)
+  digest      sha256:HEX
+  deployment  aaaaaaaaaaaa
+
+Other (bad): docker://registry.example.com/os:latest
+  version     3 (Example OS 3)
+  digest      sha256:HEX
+  deployment  dddddddddddd
+  bad         the boot loader gave up on it after failed boots
+
+Next boot: the staged deployment, 4 (cccccccccccc)
+Damaged: x has no deployment.toml
+Boot entries of other systems, left alone:
+  debian.conf Debian
+";
+    assert_eq!(human(&report()), expected);
+}
+
+#[test]
+fn unverified_root_is_told_loudly() {
+    let model = Model::new(vec![deployment('a', 1, true)], Vec::new(), Some(id('a')), None);
+    let text = human(&Report::new(&model, Some(&Booted { id: id('a'), verified: false }), None));
+    assert!(text.contains("verified    NO"), "{text}");
+    assert!(text.contains("Next boot: the booted deployment, 1 (aaaaaaaaaaaa)"), "{text}");
+    assert!(text.contains("that needs root privileges"), "{text}");
+}
+
+#[test]
+fn queued_rollback_is_told() {
+    let found = vec![deployment('a', 3, true), deployment('b', 2, true)];
+    let entries = vec![entry('a', 3, None), entry('b', 2, None)];
+    let model = Model::new(found, Vec::new(), Some(id('b')), Some(entries));
+    let text = human(&Report::new(&model, None, Some(Vec::new())));
+    assert!(text.contains("Next boot: the rollback deployment, 3 (aaaaaaaaaaaa)"), "{text}");
+}

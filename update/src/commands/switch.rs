@@ -1,0 +1,53 @@
+//! `osupdate switch`: another image.
+
+use osupdate_core::oci::{Offer, Platform};
+use osupdate_deploy::cleanup;
+use osupdate_deploy::prepare::Source;
+use osupdate_deploy::stage::{self, Request};
+
+use super::upgrade::{finish, patience, report};
+use crate::cli::Context;
+use crate::exit::Outcome;
+use crate::system::System;
+use crate::transport::{ImageReference, SourceOptions, open_source};
+
+/// Fetch another image, make it boot next, and follow it from then on
+///
+/// /var and the local changes in /etc are kept, as with upgrade.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image: docker://HOST/NAME:TAG or oci:DIRECTORY[:TAG]
+    #[arg(value_name = "REF")]
+    reference: ImageReference,
+
+    /// Speak to the registry without TLS, now and for later upgrades
+    #[arg(long)]
+    plain_http: bool,
+
+    /// Reboot when done
+    #[arg(long)]
+    apply: bool,
+
+    /// Wait for another osupdate that is changing the system, instead of failing
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let system = System::open(context, patience(self.wait), "osupdate switch")?;
+        let machine = system.machine(&*context.observer);
+        let survey = cleanup::repair(&machine)?;
+        // An origin must mean the same later and from everywhere.
+        let reference = self.reference.absolute()?;
+        let source = Source { reference: reference.to_string(), plain_http: self.plain_http };
+        let image = open_source(&reference, &SourceOptions { plain_http: self.plain_http })?;
+        let offer = Offer::fetch(&image, &Platform::host())
+            .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {reference}")))?;
+        // Who names an image wants it, whatever happened before.
+        let staged = stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: true })?;
+        report(context, &staged)?;
+        finish(&staged, self.apply)
+    }
+}

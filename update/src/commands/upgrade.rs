@@ -1,0 +1,172 @@
+//! `osupdate upgrade`: the newest image from where the running one came from.
+
+use std::io::{self, Write};
+
+use indicatif::BinaryBytes;
+use osupdate_core::oci::{Offer, Platform};
+use osupdate_deploy::cleanup;
+use osupdate_deploy::plan::Staging;
+use osupdate_deploy::prepare::Source;
+use osupdate_deploy::stage::{self, Check, Request, Staged};
+use osupdate_deploy::sysroot::Patience;
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::exit::Outcome;
+use crate::system::{self, System};
+use crate::transport::{ImageReference, SourceOptions, open_source};
+
+/// Fetch the newest image and make it boot next
+///
+/// The image comes from where the staged image came from, or else the booted one. The running system is not changed: the
+/// new image is used from the next boot on, with the local changes in /etc as they are then.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only tell whether there is a newer image
+    #[arg(long, conflicts_with = "apply")]
+    check: bool,
+
+    /// Reboot if there is something new
+    #[arg(long)]
+    apply: bool,
+
+    /// Wait for another osupdate that is changing the system, instead of failing
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        let system = System::open(context, patience(self.wait), "osupdate upgrade")?;
+        let machine = system.machine(&*context.observer);
+        let survey = if self.check { machine.survey()? } else { cleanup::repair(&machine)? };
+        let source = stage::origin(&survey.model)?;
+        let reference: ImageReference = source.reference.parse()?;
+        let image = open_source(&reference, &SourceOptions { plain_http: source.plain_http })?;
+        let offer = Offer::fetch(&image, &Platform::host())
+            .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
+        if self.check {
+            let check = stage::check(&machine, &survey.model, &offer)?;
+            let report = CheckReport::new(&source, &check);
+            context.output.write(&report, |out| report.human(out))?;
+            return Ok(Outcome::Done);
+        }
+        let staged = stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false })?;
+        report(context, &staged)?;
+        finish(&staged, self.apply)
+    }
+}
+
+/// Whether to wait for others.
+pub(super) fn patience(wait: bool) -> Patience {
+    if wait { Patience::Wait } else { Patience::Fail }
+}
+
+/// Reboots if asked to and if there is something new.
+pub(super) fn finish(staged: &Staged, apply: bool) -> anyhow::Result<Outcome> {
+    let boots_next = !matches!(staged.staging, Staging::Current | Staging::KeepBooted | Staging::Failed);
+    if apply && boots_next {
+        system::reboot()?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What `--check --json` prints; a contract.
+#[derive(Debug, Serialize)]
+struct CheckReport {
+    update_available: bool,
+    state: &'static str,
+    reference: String,
+    manifest_digest: String,
+    image_version: Option<String>,
+    missing_bytes: u64,
+}
+
+/// What `--json` prints after staging; a contract.
+#[derive(Debug, Serialize)]
+struct StagedReport {
+    state: &'static str,
+    reboot_needed: bool,
+    deployment: String,
+    reference: String,
+    manifest_digest: String,
+    image_version: Option<String>,
+    removed: Vec<String>,
+}
+
+/// The state of an image in one stable word.
+fn state(staging: Staging) -> &'static str {
+    match staging {
+        Staging::Current => "current",
+        Staging::KeepBooted => "booted",
+        Staging::Staged => "staged",
+        Staging::Failed => "failed",
+        Staging::Again => "present",
+        Staging::New => "new",
+    }
+}
+
+impl CheckReport {
+    fn new(source: &Source, check: &Check) -> Self {
+        Self {
+            update_available: matches!(check.staging, Staging::New | Staging::Again),
+            state: state(check.staging),
+            reference: source.reference.clone(),
+            manifest_digest: check.manifest_digest.to_string(),
+            image_version: check.version.clone(),
+            missing_bytes: check.missing_bytes,
+        }
+    }
+
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let version = self.image_version.as_deref().unwrap_or("without a version");
+        match self.state {
+            "current" | "booted" => writeln!(out, "No update available: {} is what runs.", self.reference),
+            "staged" => writeln!(out, "Version {version} is staged already; reboot to use it."),
+            "failed" => writeln!(out, "Version {version} failed to boot on this machine; no newer one is available."),
+            _ => writeln!(
+                out,
+                "Update available: version {version} of {}\n  digest    {}\n  to fetch  {} at most",
+                self.reference,
+                self.manifest_digest,
+                BinaryBytes(self.missing_bytes)
+            ),
+        }
+    }
+}
+
+/// Tells what staging did.
+pub(super) fn report(context: &Context, staged: &Staged) -> anyhow::Result<()> {
+    let Staged { staging, id, record, removed } = staged;
+    let image = &record.image;
+    let report = StagedReport {
+        state: state(*staging),
+        reboot_needed: matches!(staging, Staging::New | Staging::Again | Staging::Staged),
+        deployment: id.to_string(),
+        reference: image.reference.clone(),
+        manifest_digest: image.manifest_digest.clone(),
+        image_version: image.version.clone(),
+        removed: removed.iter().map(ToString::to_string).collect(),
+    };
+    context.output.write(&report, |out| {
+        let name = match &image.version {
+            Some(version) => format!("version {version} of {} ({})", image.reference, id.short(12)),
+            None => format!("{} ({})", image.reference, id.short(12)),
+        };
+        match staging {
+            Staging::Current => writeln!(out, "No update available: {name} is what runs."),
+            Staging::KeepBooted => {
+                writeln!(out, "The image is what runs: {name}.\nIt stays so: the next boot was for another deployment.")
+            }
+            Staging::Staged => writeln!(out, "Staged already: {name}.\nReboot to use it."),
+            Staging::Failed => writeln!(
+                out,
+                "Not staged: {name} failed to boot on this machine before, and there is no newer image.\n\
+                 To try it again: osupdate switch {}",
+                image.reference
+            ),
+            Staging::Again | Staging::New => writeln!(out, "Staged: {name}.\nReboot to use it."),
+        }
+    })
+}

@@ -1,0 +1,86 @@
+//! The machine that the command runs on: what commands on deployments open first.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use osupdate_core::observer::{Event, Observer};
+use osupdate_core::repository::Repository;
+use osupdate_deploy::boot::{Access, BootPartition};
+use osupdate_deploy::booted::Booted;
+use osupdate_deploy::machine::Machine;
+use osupdate_deploy::record::paths::PHYSICAL_ROOT;
+use osupdate_deploy::survey::Survey;
+use osupdate_deploy::sysroot::{Lock, OpenError, Patience, Sysroot};
+
+use crate::cli::Context;
+use crate::exit::ResultExt as _;
+
+/// What to do where this program has nothing to manage.
+const NOT_OSUPDATE_HINT: &str = "install a disk with osupdate install to-disk, and boot it";
+
+/// A running osupdate system, opened for a change.
+#[derive(Debug)]
+pub(crate) struct System {
+    /// The deployment that runs.
+    pub(crate) booted: Booted,
+    sysroot: Sysroot,
+    repository: Repository,
+    boot: BootPartition,
+    lock: Lock,
+}
+
+impl System {
+    /// Opens the running system for a change; `purpose` tells others what is going on.
+    pub(crate) fn open(context: &Context, patience: Patience, purpose: &str) -> anyhow::Result<Self> {
+        let sysroot = hinted(Sysroot::open_for_change(Path::new(PHYSICAL_ROOT)))?;
+        let booted = Booted::read()?.context("this is not an osupdate system: no composefs image was booted");
+        let booted = booted.hint(NOT_OSUPDATE_HINT)?;
+        let lock = sysroot
+            .lock(patience, purpose, &*context.observer)
+            .hint("wait until it is done, or give --wait to do so here")?;
+        let boot = BootPartition::find(&sysroot, Access::Write).context("cannot open the boot partition")?;
+        let repository = sysroot.repository().context("cannot open the repository")?;
+        Ok(Self { booted, sysroot, repository, boot, lock })
+    }
+
+    /// What changes of deployments work on.
+    pub(crate) fn machine<'a>(&'a self, observer: &'a dyn Observer) -> Machine<'a> {
+        let booted = Some(self.booted.id.clone());
+        Machine::new(&self.sysroot, &self.repository, &self.boot, booted, &self.lock, observer)
+    }
+}
+
+/// Looks at the running system; needs no privileges and changes nothing.
+pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)> {
+    let sysroot = hinted(Sysroot::open(Path::new(PHYSICAL_ROOT)))?;
+    let booted = Booted::read()?;
+    let id = booted.as_ref().map(|booted| booted.id.clone());
+    if rustix::process::geteuid().is_root() {
+        let seen = BootPartition::find(&sysroot, Access::Read)
+            .map_err(anyhow::Error::new)
+            .and_then(|boot| Ok(Survey::read(&sysroot, Some(&boot), id.clone())?));
+        match seen {
+            Ok(survey) => return Ok((booted, survey)),
+            // The records still tell most of it.
+            Err(err) => context.observer.event(Event::Warning(&format!("cannot read the boot entries: {err:#}"))),
+        }
+    }
+    let survey = Survey::read(&sysroot, None, id)?;
+    Ok((booted, survey))
+}
+
+/// Restarts the machine, the way that its service manager does it.
+pub(crate) fn reboot() -> anyhow::Result<()> {
+    let status = std::process::Command::new("systemctl").arg("reboot").status();
+    let status = status.context("cannot run systemctl reboot")?;
+    anyhow::ensure!(status.success(), "systemctl reboot failed with {status}");
+    Ok(())
+}
+
+fn hinted<T>(result: Result<T, OpenError>) -> anyhow::Result<T> {
+    match &result {
+        Err(OpenError::NotRoot) => result.hint("run it as root"),
+        Err(OpenError::NotOsupdate { .. }) => result.hint(NOT_OSUPDATE_HINT),
+        _ => Ok(result?),
+    }
+}
