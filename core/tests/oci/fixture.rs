@@ -19,9 +19,9 @@ use tempfile::TempDir;
 pub(crate) struct Fixture(TempDir);
 
 impl Fixture {
-    /// Unpacks an archive of `vectors/oci`.
+    /// Unpacks an archive of `vectors/`.
     pub(crate) fn unpack(name: &str) -> Self {
-        let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/oci").join(name);
+        let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
         let dir = tempfile::tempdir().unwrap();
         unpack(&fs::read(archive).unwrap(), dir.path());
         Self(dir)

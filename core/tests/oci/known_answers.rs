@@ -29,7 +29,7 @@ fn assert_like(digest: Option<osupdate_core::Digest>, start: &str, end: &str) {
 
 #[test]
 fn a_container_image() {
-    let fixture = Fixture::unpack("img1.tar");
+    let fixture = Fixture::unpack("oci/img1.tar");
     let (_dir, repository) = repository(Algorithm::Sha512);
     let image = pull_to(&repository, &fixture, "img1", false);
     assert_eq!(image.manifest_digest.to_string(), IMG1_MANIFEST);
@@ -42,14 +42,14 @@ fn a_container_image() {
 
 #[test]
 fn a_container_image_with_sha256() {
-    let fixture = Fixture::unpack("img1.tar");
+    let fixture = Fixture::unpack("oci/img1.tar");
     let (_dir, repository) = repository(Algorithm::Sha256);
     assert_eq!(pull_to(&repository, &fixture, "img1", false).image.unwrap().to_string(), IMG1_SHA256_V1);
 }
 
 #[test]
 fn a_bootable_image() {
-    let fixture = Fixture::unpack("bootable.tar");
+    let fixture = Fixture::unpack("oci/bootable.tar");
     let (_dir, repository) = repository(Algorithm::Sha512);
     let image = pull_to(&repository, &fixture, "bA", true);
     assert_like(image.image, "fd0f690f", "1660");
@@ -59,8 +59,8 @@ fn a_bootable_image() {
 #[test]
 fn images_of_format_2() {
     let (_dir, repository) = repository_with_formats(2, &[]);
-    assert_like(pull_to(&repository, &Fixture::unpack("img1.tar"), "img1", false).image, "67679a13", "06e3");
-    let image = pull_to(&repository, &Fixture::unpack("bootable.tar"), "bA", true);
+    assert_like(pull_to(&repository, &Fixture::unpack("oci/img1.tar"), "img1", false).image, "67679a13", "06e3");
+    let image = pull_to(&repository, &Fixture::unpack("oci/bootable.tar"), "bA", true);
     assert_like(image.image, "016d1123", "911d");
     assert_like(image.boot_image, "2dd91b06", "091b");
 }
@@ -68,7 +68,7 @@ fn images_of_format_2() {
 #[test]
 fn images_of_both_formats() {
     let (_dir, repository) = repository_with_formats(1, &[2]);
-    let image = pull_to(&repository, &Fixture::unpack("bootable.tar"), "bA", true);
+    let image = pull_to(&repository, &Fixture::unpack("oci/bootable.tar"), "bA", true);
     assert_like(image.boot_image, "d82b7b2f", "7cef");
     let config = repository.stream(&format!("oci-config-{}", image.config_digest)).unwrap().unwrap();
     let stream = repository.open_stream(&config, None).unwrap();
@@ -81,7 +81,7 @@ fn images_of_both_formats() {
 
 #[test]
 fn a_repository_of_cfsctl() {
-    let fixture = Fixture::unpack("r1.tar");
+    let fixture = Fixture::unpack("repository/r1.tar");
     let repository = Repository::open(&fixture.path("r1")).unwrap();
     assert_eq!(verify_images(&repository).unwrap(), []);
     let image = open_image(&repository, "foo/bar").unwrap();
@@ -94,13 +94,13 @@ fn a_repository_of_cfsctl() {
 
 #[test]
 fn a_pull_into_a_repository_of_cfsctl_finds_all_there() {
-    let fixture = Fixture::unpack("r1.tar");
+    let fixture = Fixture::unpack("repository/r1.tar");
     let repository = Repository::open(&fixture.path("r1")).unwrap();
     let streams = || -> Vec<_> {
         let names = repository.stream_names().unwrap().into_iter().filter(|name| !name.starts_with("oci-manifest-"));
         names.map(|name| (repository.stream(&name).unwrap(), name)).collect()
     };
     let before = streams();
-    pull_to(&repository, &Fixture::unpack("img1.tar"), "img1", false);
+    pull_to(&repository, &Fixture::unpack("oci/img1.tar"), "img1", false);
     assert_eq!(streams(), before);
 }

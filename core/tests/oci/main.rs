@@ -2,6 +2,7 @@
 
 mod damage;
 mod fixture;
+mod garbage;
 mod known_answers;
 mod layout;
 mod pull;

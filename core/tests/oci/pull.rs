@@ -62,7 +62,7 @@ fn progress_is_told_in_compressed_bytes() {
 
 #[test]
 fn the_boot_image_can_be_added_later_and_all_manifests_of_the_configuration_know_it() {
-    let fixture = Fixture::unpack("bootable.tar");
+    let fixture = Fixture::unpack("oci/bootable.tar");
     let (_dir, repository) = repository(Algorithm::Sha512);
     let first = pull(&repository, &fixture.layout("bA"), &PullOptions { tag: Some("a"), ..PLAIN }, &Silent).unwrap();
     assert_eq!(first.boot_image, None);
