@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! A new command is a file in `commands/` with an `Args` struct and a `run` method, one variant of [`Command`] and one
-//! arm of [`Command::run`]. Doc comments of arguments are the help.
+//! A new command is a file in `commands/` with an `Args` struct and a `run` method, one variant of `Command` and one
+//! arm of `Command::run`. Doc comments of arguments are the help.
 
 use std::process::ExitCode;
 use std::sync::Arc;

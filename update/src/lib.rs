@@ -2,6 +2,8 @@
 //!
 //! Results go to standard output, everything else to standard error. The library crates below never print: they return
 //! values and report to an [`osupdate_core::Observer`], of which [`progress`] has the implementations.
+//!
+#![doc = include_str!("../CLI.md")]
 #![forbid(unsafe_code)]
 
 pub mod cli;

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::repository_path::RepositoryPath;
 use crate::cli::Context;
 use crate::exit::{Outcome, ResultExt as _};
+use crate::transport::ImageReference;
 
 /// Pull, list, inspect and mount images
 #[derive(Debug, clap::Args)]
@@ -61,11 +62,23 @@ fn open(repository: &Repository, name: &str) -> anyhow::Result<StoredImage> {
     if !matches!(result, Err(StoreError::NotFound { .. })) {
         return Ok(result?);
     }
+    if let Some(tag) = canonical(name) {
+        match open_image(repository, &tag) {
+            Err(StoreError::NotFound { .. }) => {}
+            other => return Ok(other?),
+        }
+    }
     let tags: Vec<_> = list_tags(repository)?.into_iter().map(|(tag, _)| tag).collect();
     result.hint(match tags.as_slice() {
         [] => "there are no images at all: osupdate image pull REFERENCE".to_owned(),
         tags => format!("there are: {}", tags.join(", ")),
     })
+}
+
+/// The tag that `pull` gives to an image, from what the user wrote to pull it.
+fn canonical(name: &str) -> Option<String> {
+    let reference: ImageReference = name.parse().ok()?;
+    Some(reference.absolute().ok()?.to_string())
 }
 
 /// The version that an image says it has.

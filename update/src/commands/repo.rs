@@ -1,5 +1,7 @@
 //! `osupdate repo`: the repository as a whole.
 
+mod fsck;
+mod gc;
 mod init;
 
 use clap::Subcommand;
@@ -21,6 +23,8 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Args),
+    Fsck(fsck::Args),
+    Gc(gc::Args),
 }
 
 impl Args {
@@ -28,6 +32,8 @@ impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self.command {
             Command::Init(args) => args.run(&self.repository, context),
+            Command::Fsck(args) => args.run(&self.repository, context),
+            Command::Gc(args) => args.run(&self.repository, context),
         }
     }
 }

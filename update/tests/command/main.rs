@@ -1,5 +1,6 @@
 //! The command and its registry client, against a real registry and a hostile server; all on the loopback interface.
 
+mod commands;
 mod docker_registry;
 mod hostile;
 mod layout;

@@ -4,12 +4,14 @@ use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
+use clap::ArgGroup;
 use osupdate_core::boot::{BootOptions, find_kernel, transform_for_boot};
-use osupdate_core::kernel_args::ComposefsArg;
+use osupdate_core::erofs::{self, Format};
+use osupdate_core::kernel_args::{ArgFormat, ComposefsArg};
 use osupdate_core::oci::{Platform, PullOptions, StoredImage, image_tree, pull};
 use osupdate_core::repository::{Repository, Verity};
 use osupdate_core::tree::Tree;
-use osupdate_core::{Algorithm, Digest, erofs, fsverity};
+use osupdate_core::{Algorithm, Digest, fsverity};
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -24,18 +26,18 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 /// They are computed from the layers. Printed are the digest of the image as it is and that of the image that is booted:
 /// with /boot and /sysroot empty, as the kernel argument has it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("what").required(true), after_help = "\
 Examples:
   osupdate image digest docker://registry.example.com/os:1.2
   osupdate image digest --source oci:build/image
   osupdate image digest --source oci:build/image --kernel-argument")]
 pub(super) struct Args {
     /// Tag or digest of an image in the repository
-    #[arg(required_unless_present = "source", conflicts_with = "source")]
+    #[arg(group = "what")]
     image: Option<String>,
 
     /// Fetch this image for the purpose, into a temporary repository below $TMPDIR or /var/tmp
-    #[arg(long, value_name = "REFERENCE")]
+    #[arg(long, value_name = "REFERENCE", group = "what")]
     source: Option<ImageReference>,
 
     /// Speak HTTP without TLS with the registry
@@ -133,7 +135,15 @@ fn report(repository: &Repository, image: &StoredImage) -> anyhow::Result<Report
         manifest_digest: image.manifest_digest.to_string(),
         image_digest,
         boot_image_digest,
-        kernel_argument: boot_image_digest.map(|digest| ComposefsArg::required(digest).to_string()),
+        kernel_argument: boot_image_digest.map(|digest| kernel_argument(digest, format)),
         not_bootable,
     })
+}
+
+fn kernel_argument(digest: Digest, format: Format) -> String {
+    let format = match format {
+        Format::V0 | Format::V1 => ArgFormat::V1,
+        Format::V2 => ArgFormat::V2,
+    };
+    ComposefsArg { digest, format, optional: false }.to_string()
 }

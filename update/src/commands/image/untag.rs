@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use osupdate_core::oci::untag;
 
+use super::canonical;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::{Outcome, ResultExt as _};
@@ -20,12 +21,18 @@ impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
         let repository = repository.open()?;
         repository.check_writable()?;
-        if !untag(&repository, &self.tag)? {
-            return Err(anyhow!("there is no tag {:?} in the repository", self.tag))
-                .hint("see which there are with: osupdate image list");
+        let mut removed = None;
+        for tag in std::iter::once(self.tag.clone()).chain(canonical(&self.tag)) {
+            if untag(&repository, &tag)? {
+                removed = Some(tag);
+                break;
+            }
         }
-        let report = serde_json::json!({ "removed": self.tag });
-        context.output.write(&report, |out| writeln!(out, "removed tag {}", self.tag))?;
+        let removed = removed
+            .ok_or_else(|| anyhow!("there is no tag {:?} in the repository", self.tag))
+            .hint("see which there are with: osupdate image list")?;
+        let report = serde_json::json!({ "removed": removed });
+        context.output.write(&report, |out| writeln!(out, "removed tag {removed}"))?;
         Ok(Outcome::Done)
     }
 }

@@ -1,0 +1,77 @@
+//! `osupdate repo gc`
+
+use indicatif::BinaryBytes;
+use osupdate_core::repository::{GcError, GcOptions};
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::commands::repository_path::RepositoryPath;
+use crate::exit::{Outcome, ResultExt as _};
+
+/// Remove everything from the repository that no tag, deployment or other ref needs
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  osupdate repo gc --dry-run
+  osupdate repo gc --keep sha512-of-an-image")]
+pub(super) struct Args {
+    /// Only count what would be removed
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+
+    /// Keep this stream, image or object as if a ref stood for it; may be repeated
+    #[arg(long, value_name = "NAME")]
+    keep: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    dry_run: bool,
+    objects_removed: u64,
+    freed_bytes: u64,
+    objects_kept: u64,
+    streams_removed: u64,
+    images_removed: u64,
+    refs_removed: u64,
+    temporary_files_removed: u64,
+}
+
+impl Args {
+    pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
+        let options = GcOptions { dry_run: self.dry_run, extra_roots: self.keep };
+        let mut repository = repository.open()?;
+        let result = repository.gc(&options, &*context.observer);
+        let report = match result {
+            Err(GcError::Root { .. }) => {
+                result.hint("see what else is damaged with: osupdate repo fsck; untag the image that cannot be read")?
+            }
+            other => other?,
+        };
+        let report = Report {
+            dry_run: self.dry_run,
+            objects_removed: report.objects_removed,
+            freed_bytes: report.freed_bytes,
+            objects_kept: report.objects_kept,
+            streams_removed: report.streams_pruned,
+            images_removed: report.images_pruned,
+            refs_removed: report.refs_pruned,
+            temporary_files_removed: report.temporary_files_removed,
+        };
+        context.output.write(&report, |out| {
+            let verb = if report.dry_run { "would remove" } else { "removed" };
+            let (objects, size, kept) = (report.objects_removed, BinaryBytes(report.freed_bytes), report.objects_kept);
+            writeln!(out, "{verb} {objects} objects ({size}), kept {kept}")?;
+            let others = [
+                (report.streams_removed, "streams"),
+                (report.images_removed, "images"),
+                (report.refs_removed, "refs that stood for nothing"),
+                (report.temporary_files_removed, "temporary files"),
+            ];
+            for (number, what) in others.iter().filter(|(number, _)| *number > 0) {
+                writeln!(out, "{verb} {number} {what}")?;
+            }
+            Ok(())
+        })?;
+        Ok(Outcome::Done)
+    }
+}
