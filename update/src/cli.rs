@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
-use crate::commands::{image, install, list, repo, rollback, status, switch, upgrade};
+use crate::commands::{gc, image, install, list, repo, rollback, status, switch, upgrade};
 use crate::exit::{self, Outcome};
 use crate::log;
 use crate::output::Output;
@@ -73,6 +73,7 @@ enum Command {
     Switch(switch::Args),
     Rollback(rollback::Args),
     Install(install::Args),
+    Gc(gc::Args),
     Image(image::Args),
     Repo(repo::Args),
 }
@@ -86,6 +87,7 @@ impl Command {
             Self::Switch(args) => args.run(context),
             Self::Rollback(args) => args.run(context),
             Self::Install(args) => args.run(context),
+            Self::Gc(args) => args.run(context),
             Self::Image(args) => args.run(context),
             Self::Repo(args) => args.run(context),
         }

@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments and what they do.
 
+pub mod gc;
 pub mod image;
 pub mod install;
 pub mod list;

@@ -48,6 +48,11 @@ impl System {
         let booted = Some(self.booted.id.clone());
         Machine::new(&self.sysroot, &self.repository, &self.boot, booted, &self.lock, observer)
     }
+
+    /// The repository, for collecting garbage, and the right to change the system.
+    pub(crate) fn into_repository(self) -> (Repository, Lock) {
+        (self.repository, self.lock)
+    }
 }
 
 /// Looks at the running system; needs no privileges and changes nothing.

@@ -58,6 +58,9 @@ impl Args {
                 false => writeln!(out, "Next boot: {name} ({id}).\nReboot to use it."),
             }
         })?;
+        if !done.removed.is_empty() {
+            super::gc::collect_quietly(context, system);
+        }
         if self.apply && !done.plan.undoes {
             system::reboot()?;
         }

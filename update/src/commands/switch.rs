@@ -48,6 +48,6 @@ impl Args {
         // Who names an image wants it, whatever happened before.
         let staged = stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: true })?;
         report(context, &staged)?;
-        finish(&staged, self.apply)
+        finish(context, system, &staged, self.apply)
     }
 }

@@ -54,7 +54,7 @@ impl Args {
         }
         let staged = stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false })?;
         report(context, &staged)?;
-        finish(&staged, self.apply)
+        finish(context, system, &staged, self.apply)
     }
 }
 
@@ -63,8 +63,11 @@ pub(super) fn patience(wait: bool) -> Patience {
     if wait { Patience::Wait } else { Patience::Fail }
 }
 
-/// Reboots if asked to and if there is something new.
-pub(super) fn finish(staged: &Staged, apply: bool) -> anyhow::Result<Outcome> {
+/// Collects garbage if something was removed; reboots if asked to and if there is something new.
+pub(super) fn finish(context: &Context, system: System, staged: &Staged, apply: bool) -> anyhow::Result<Outcome> {
+    if !staged.removed.is_empty() {
+        super::gc::collect_quietly(context, system);
+    }
     let boots_next = !matches!(staged.staging, Staging::Current | Staging::KeepBooted | Staging::Failed);
     if apply && boots_next {
         system::reboot()?;
