@@ -74,6 +74,11 @@ pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)
     Ok((booted, survey))
 }
 
+/// Makes the physical root writable for this process, if it is mounted read-only.
+pub(crate) fn make_writable() -> anyhow::Result<()> {
+    hinted(Sysroot::open_for_change(Path::new(PHYSICAL_ROOT))).map(drop)
+}
+
 /// Restarts the machine, the way that its service manager does it.
 pub(crate) fn reboot() -> anyhow::Result<()> {
     let status = std::process::Command::new("systemctl").arg("reboot").status();

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io::Read as _;
 
-use osupdate::transport::registry::RegistryError;
+use osupdate::transport::registry::{AuthFiles, RegistryError, RegistryImage};
 use osupdate_core::oci::{ContentDigest, ManifestError};
 
 use crate::server::{Request, Server, reply, truncated_reply};
@@ -85,7 +85,7 @@ fn a_wrong_range_is_not_taken_for_the_rest() {
 #[test]
 fn manifests_are_checked_against_every_digest() {
     let wrong = digest(b"another");
-    let expected_by = |image: osupdate::transport::registry::RegistryImage| match image.manifest() {
+    let expected_by = |image: RegistryImage| match image.manifest() {
         Err(RegistryError::ManifestDigest { expected_by, .. }) => expected_by,
         other => panic!("{other:?}"),
     };
@@ -161,6 +161,23 @@ fn a_connection_that_is_closed_at_once_is_tried_again() {
         _ => reply("200 OK", &[TYPE], MANIFEST),
     });
     assert_eq!(server.image(":1").manifest().unwrap(), MANIFEST);
+}
+
+#[test]
+fn a_server_that_says_nothing_is_given_up_on_and_asked_again() {
+    let server = Server::start(|_, number| {
+        if number == 0 {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+        }
+        reply("200 OK", &[TYPE], MANIFEST)
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "{}").unwrap();
+    let mut options = crate::server::options(AuthFiles::only(file.path().to_owned()));
+    options.idle_timeout = std::time::Duration::from_secs(2);
+    let reference = format!("{}/os:1", server.address).parse().unwrap();
+    assert_eq!(RegistryImage::new(&reference, &options).unwrap().manifest().unwrap(), MANIFEST);
+    assert_eq!(server.requests().len(), 2);
 }
 
 /// An auth file with credentials for every image of `host`.
@@ -256,9 +273,8 @@ fn nobody_there_and_no_such_host_are_told_at_once() {
     let reference = format!("{free}/os:1").parse().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "{}").unwrap();
-    let options = crate::server::options(osupdate::transport::registry::AuthFiles::only(file.path().to_owned()));
-    let error =
-        osupdate::transport::registry::RegistryImage::new(&reference, &options).unwrap().manifest().unwrap_err();
+    let options = crate::server::options(AuthFiles::only(file.path().to_owned()));
+    let error = RegistryImage::new(&reference, &options).unwrap().manifest().unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
     assert_eq!(error.source().unwrap().to_string(), "Connection refused (os error 111)");
 }
@@ -269,10 +285,9 @@ fn plain_http_is_never_fallen_back_to() {
     let reference = format!("{}/os:1", server.address).parse().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "{}").unwrap();
-    let mut options = crate::server::options(osupdate::transport::registry::AuthFiles::only(file.path().to_owned()));
+    let mut options = crate::server::options(AuthFiles::only(file.path().to_owned()));
     options.plain_http = false;
-    let error =
-        osupdate::transport::registry::RegistryImage::new(&reference, &options).unwrap().manifest().unwrap_err();
+    let error = RegistryImage::new(&reference, &options).unwrap().manifest().unwrap_err();
     assert!(matches!(error, RegistryError::NotTls { .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("--plain-http"));
 }

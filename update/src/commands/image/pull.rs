@@ -44,7 +44,7 @@ impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
         let reference = self.reference.absolute().context("cannot find the current directory")?;
         let doing = || format!("cannot pull {reference}");
-        let repository = repository.open()?;
+        let repository = repository.open_for_change()?;
         let source = open_source(&reference, &SourceOptions { plain_http: self.plain_http }).with_context(doing)?;
         let tag = self.tag.unwrap_or_else(|| reference.to_string());
         let options =

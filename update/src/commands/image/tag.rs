@@ -26,8 +26,7 @@ struct Report<'a> {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let repository = repository.open()?;
-        repository.check_writable()?;
+        let repository = repository.open_for_change()?;
         let image = open(&repository, &self.image)?;
         tag(&repository, &image.manifest_digest, &self.tag)?;
         let report = Report { tag: &self.tag, manifest_digest: image.manifest_digest.to_string() };

@@ -19,8 +19,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let repository = repository.open()?;
-        repository.check_writable()?;
+        let repository = repository.open_for_change()?;
         let mut removed = None;
         for tag in std::iter::once(self.tag.clone()).chain(canonical(&self.tag)) {
             if untag(&repository, &tag)? {

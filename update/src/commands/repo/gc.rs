@@ -39,7 +39,7 @@ struct Report {
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
         let options = GcOptions { dry_run: self.dry_run, extra_roots: self.keep };
-        let mut repository = repository.open()?;
+        let mut repository = if self.dry_run { repository.open()? } else { repository.open_for_change()? };
         let result = repository.gc(&options, &*context.observer);
         let report = match result {
             Err(GcError::Root { .. }) => {
