@@ -17,6 +17,7 @@ use osupdate_efi::locate::{Devices, LocateError, device_of};
 use osupdate_efi::mounted::{MountError, mount};
 use osupdate_efi::name::{NEW_TRIES, ParseNameError};
 use osupdate_efi::order::NamedEntry;
+use osupdate_efi::variables::{EfiVariables, VariableError};
 use osupdate_efi::{AccessError, BootDigest, Esp, ParseBootDigestError, Source};
 use osupdate_record::{Deployment as Record, DeploymentId};
 use rustix::fs::AtFlags;
@@ -129,6 +130,20 @@ pub enum BootError {
     /// A kernel could not be read.
     #[error("cannot read the kernel from the repository")]
     Read(#[source] io::Error),
+}
+
+/// The entry that somebody told the loader to prefer, whatever the order is: for one boot, or as the default.
+///
+/// Needs no privileges. Neither is ever set by us; `None` also where there are no loader variables.
+pub fn preferred_by_loader() -> Option<String> {
+    let variables = EfiVariables::default();
+    let read = |result: Result<Option<String>, VariableError>| {
+        result.unwrap_or_else(|err| {
+            tracing::debug!("{err}, ignoring");
+            None
+        })
+    };
+    read(variables.loader_entry_one_shot()).or_else(|| read(variables.loader_entry_default()))
 }
 
 /// Opens the kernel's two files so that they can be read more than once.

@@ -4,7 +4,9 @@ mod computer;
 mod image;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use osupdate_core::oci::{BlobDescriptor, ImageSource, Offer, Platform, SourceError};
 use osupdate_record::paths;
 
 use self::computer::{Computer, REFERENCE, names, source, upgrade};
@@ -259,7 +261,7 @@ fn switching_to_the_running_image_follows_the_new_reference() {
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let image = Image::new("1");
-        let offer = osupdate_core::oci::Offer::fetch(&image, &osupdate_core::oci::Platform::host()).unwrap();
+        let offer = Offer::fetch(&image, &Platform::host()).unwrap();
         stage::stage(machine, &survey, &offer, &Request { source: source.clone(), retry_failed: true }).unwrap();
         assert_eq!(stage::origin(&machine.survey().unwrap().model).unwrap(), source);
     });
@@ -273,10 +275,45 @@ fn upgrade_follows_what_was_switched_to() {
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let image = Image::new("2");
-        let offer = osupdate_core::oci::Offer::fetch(&image, &osupdate_core::oci::Platform::host()).unwrap();
+        let offer = Offer::fetch(&image, &Platform::host()).unwrap();
         stage::stage(machine, &survey, &offer, &Request { source: switched.clone(), retry_failed: true }).unwrap();
     });
     assert_eq!(stage::origin(&computer.model()).unwrap(), switched);
+}
+
+#[test]
+fn what_was_looked_at_is_pulled_even_if_the_tag_moves() {
+    let computer = Computer::installed(&Image::new("1"));
+    let moving = Moving { looked: AtomicBool::new(false), first: Image::new("2"), second: Image::new("3") };
+    computer.run(None, |machine| {
+        let survey = cleanup::repair(machine).unwrap();
+        let offer = Offer::fetch(&moving, &Platform::host()).unwrap();
+        let check = stage::check(machine, &survey.model, &offer).unwrap();
+        assert_eq!((check.staging, check.missing_bytes), (Staging::New, offer.layer_bytes()));
+        let staged =
+            stage::stage(machine, &survey, &offer, &Request { source: source(), retry_failed: false }).unwrap();
+        assert_eq!(staged.record.image.version.as_deref(), Some("2"));
+        assert_eq!(staged.record.image.manifest_digest, check.manifest_digest.to_string());
+        let after = stage::check(machine, &machine.survey().unwrap().model, &offer).unwrap();
+        assert_eq!((after.staging, after.missing_bytes), (Staging::Staged, 0));
+    });
+}
+
+/// A tag that is moved after it was looked at once.
+struct Moving {
+    looked: AtomicBool,
+    first: Image,
+    second: Image,
+}
+
+impl ImageSource for Moving {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        if self.looked.swap(true, Ordering::Relaxed) { self.second.manifest() } else { self.first.manifest() }
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn std::io::Read + Send + '_>, SourceError> {
+        self.first.blob(descriptor).or_else(|_| self.second.blob(descriptor))
+    }
 }
 
 #[test]

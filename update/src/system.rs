@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use osupdate_core::observer::{Event, Observer};
 use osupdate_core::repository::Repository;
-use osupdate_deploy::boot::{Access, BootPartition};
+use osupdate_deploy::boot::{Access, BootPartition, preferred_by_loader};
 use osupdate_deploy::booted::Booted;
 use osupdate_deploy::machine::Machine;
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
@@ -40,6 +40,10 @@ impl System {
             .hint("wait until it is done, or give --wait to do so here")?;
         let boot = BootPartition::find(&sysroot, Access::Write).context("cannot open the boot partition")?;
         let repository = sysroot.repository().context("cannot open the repository")?;
+        if let Some(entry) = preferred_by_loader() {
+            let text = format!("the boot loader was told to start {entry}, whatever comes first here");
+            context.observer.event(Event::Warning(&text));
+        }
         Ok(Self { booted, sysroot, repository, boot, lock })
     }
 

@@ -158,3 +158,60 @@ fn times(stat: &Stat) -> Timestamps {
 fn decode_device(device: u32) -> u64 {
     rustix::fs::makedev((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use osupdate_core::Algorithm;
+    use osupdate_core::repository::Verity;
+    use osupdate_core::tree::Content;
+
+    use super::*;
+
+    #[test]
+    fn var_is_as_in_the_image() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("repository");
+        Repository::init(&path, Algorithm::Sha512, Verity::Unverified).unwrap();
+        let repository = Repository::open(&path).unwrap();
+        let object = repository.put_object(&[b'x'; 5000]).unwrap();
+
+        let stat = |mode| Stat {
+            mode,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mtime_secs: 1_000_000_000,
+            ..Stat::default()
+        };
+        let mut tree = Tree::default();
+        let content = Content::object(object.digest, 5000);
+        let file = tree.push_leaf(Leaf::new(stat(0o4755), LeafKind::Regular(content)));
+        let link = tree.push_leaf(Leaf::new(stat(0o777), LeafKind::Symlink(b"/run".as_slice().into())));
+        let fifo = tree.push_leaf(Leaf::new(stat(0o600), LeafKind::Fifo));
+        let mut var = TreeDirectory { stat: stat(0o1777), ..TreeDirectory::default() };
+        for (name, id) in [("file", file), ("hard", file), ("run", link), ("fifo", fifo)] {
+            var.entries.insert(name.as_bytes().into(), Entry::Leaf(id));
+        }
+        let mut lib = TreeDirectory { stat: stat(0o500), ..TreeDirectory::default() };
+        lib.entries.insert(b"other".as_slice().into(), Entry::Leaf(file));
+        var.entries.insert(b"lib".as_slice().into(), Entry::Directory(lib));
+        tree.root.entries.insert(b"var".as_slice().into(), Entry::Directory(var));
+
+        let target = temp.path().join("var");
+        std::fs::create_dir(&target).unwrap();
+        populate(&repository, &tree, &Directory::open(&target).unwrap()).unwrap();
+        let metadata = |name: &str| std::fs::symlink_metadata(target.join(name)).unwrap();
+        assert_eq!(metadata("").mode() & 0o7777, 0o1777);
+        assert_eq!(metadata("lib").mode() & 0o7777, 0o500);
+        assert_eq!(metadata("file").mode() & 0o7777, 0o4755);
+        assert_eq!(metadata("fifo").mode() & 0o7777, 0o600);
+        for name in ["", "lib", "file", "run", "fifo"] {
+            assert_eq!(metadata(name).mtime(), 1_000_000_000, "{name}");
+        }
+        assert_eq!(std::fs::read(target.join("lib/other")).unwrap(), [b'x'; 5000]);
+        assert_eq!(metadata("file").ino(), metadata("lib/other").ino());
+        assert_eq!(metadata("file").nlink(), 3);
+        assert_eq!(std::fs::read_link(target.join("run")).unwrap(), Path::new("/run"));
+    }
+}

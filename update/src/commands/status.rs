@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use osupdate_deploy::boot::preferred_by_loader;
 use osupdate_deploy::booted::Booted;
 use osupdate_deploy::model::{Damaged, Deployment, Model, Role};
 use osupdate_deploy::survey::Foreign;
@@ -23,7 +24,8 @@ impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (booted, survey) = system::look(context)?;
         let foreign = survey.model.entries_known().then_some(survey.listing.foreign);
-        let report = Report::new(&survey.model, booted.as_ref(), foreign);
+        let mut report = Report::new(&survey.model, booted.as_ref(), foreign);
+        report.preferred_by_loader = preferred_by_loader();
         context.output.write(&report, |out| report.human(out))?;
         Ok(Outcome::Done)
     }
@@ -37,6 +39,7 @@ struct Report {
     rollback: Option<Row>,
     others: Vec<Row>,
     next: Option<String>,
+    preferred_by_loader: Option<String>,
     rollback_queued: bool,
     entries_read: bool,
     damaged: Vec<DamagedRow>,
@@ -148,6 +151,7 @@ impl Report {
             rollback: named[2].map(row),
             others: model.deployments().iter().filter(|other| !is_named(other)).map(row).collect(),
             next: model.next().map(|next| next.id.to_string()),
+            preferred_by_loader: None,
             rollback_queued: model.rollback_queued(),
             entries_read: model.entries_known(),
             damaged: model.damaged.iter().map(damaged).collect(),
@@ -172,6 +176,9 @@ impl Report {
             row.human(out, "Other")?;
         }
         writeln!(out, "\nNext boot: {}", self.next_boot())?;
+        if let Some(entry) = &self.preferred_by_loader {
+            writeln!(out, "  but the boot loader was told to start {entry} instead")?;
+        }
         for row in &self.damaged {
             writeln!(out, "Damaged: {} {}", row.name, row.reason)?;
         }

@@ -94,6 +94,12 @@ fn unverified_root_is_told_loudly() {
 }
 
 #[test]
+fn default_set_by_somebody_is_told() {
+    let told = Report { preferred_by_loader: Some("debian.conf".to_owned()), ..report() };
+    assert!(human(&told).contains("told to start debian.conf instead"), "{}", human(&told));
+}
+
+#[test]
 fn queued_rollback_is_told() {
     let found = vec![deployment('a', 3, true), deployment('b', 2, true)];
     let entries = vec![entry('a', 3, None), entry('b', 2, None)];
