@@ -332,3 +332,54 @@ fn fsverity_digests() {
         assert_eq!(fsverity::digest(algorithm, &data).to_string(), *expected, "{size} bytes of {pattern}");
     }
 }
+
+/// Small random numbers, the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// Damages images in random places. The reader must return, and what it takes must be a tree that can be written.
+#[test]
+fn damaged_images_are_refused_or_sound() {
+    const INTERESTING: [u8; 8] = [0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, 0x24];
+    let rounds = std::env::var("OSUPDATE_TEST_ROUNDS").map_or(400, |rounds| rounds.parse().unwrap());
+    let mut images: Vec<_> =
+        ["base-v1", "base-v2", "v1-with-whiteout"].map(|base| load(&own(&format!("malformed/{base}.img.gz")))).into();
+    images.extend(
+        ["random-canon-18.v0", "random-canon-18.v1", "random-canon-18.v2", "xattr-shared-order.v1"]
+            .map(|name| load(&own(&format!("images/{name}.img.gz")))),
+    );
+    let mut random = Random(0x5eed);
+    let mut accepted = 0;
+    for round in 0..rounds {
+        for (number, image) in images.iter().enumerate() {
+            let mut image = image.clone();
+            // Most of an image can be stubs and padding: aim at bytes that are something.
+            let used: Vec<usize> = (1024..image.len()).filter(|&at| image[at] != 0).collect();
+            for _ in 0..1 + random.below(4) {
+                let at = used[random.below(used.len())].saturating_add(random.below(4)).min(image.len() - 1);
+                image[at] = match random.below(3) {
+                    0 => INTERESTING[random.below(INTERESTING.len())],
+                    1 => image[at] ^ 1 << random.below(8),
+                    _ => random.below(256) as u8,
+                };
+            }
+            let Ok((tree, format)) = erofs::read(&image) else { continue };
+            accepted += 1;
+            let again = erofs::write(&tree, format)
+                .unwrap_or_else(|error| panic!("round {round} of image {number}: {}", chain(&error)));
+            let (tree_again, _) = erofs::read(&again)
+                .unwrap_or_else(|error| panic!("round {round} of image {number}: {}", chain(&error)));
+            assert_eq!(dump(&tree_again), dump(&tree), "round {round} of image {number}");
+        }
+    }
+    println!("{accepted} of {} damaged images were sound", rounds * images.len());
+    assert!(accepted > 0, "nothing was accepted: the test does not reach the later checks");
+}

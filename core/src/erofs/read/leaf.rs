@@ -53,7 +53,7 @@ pub(super) fn read(image: &Image<'_>, inode: &Inode, budget: &mut Budget) -> Res
         if image.format == Format::V2 {
             return Err(ReadProblem::Whiteout(image.format.number()));
         }
-        overlay::WHITEOUT.iter().for_each(|name| Attributes::remove_stored(&mut attributes.user, name, b""));
+        Attributes::remove_stored(&mut attributes.user, overlay::WHITEOUT);
         LeafKind::CharDevice(0)
     } else {
         kind

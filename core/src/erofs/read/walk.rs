@@ -176,12 +176,11 @@ impl<'a, 'i> Walk<'a, 'i> {
                 return Err(ReadProblem::StubMissing(missing.escape_ascii().to_string()));
             }
         }
+        // The writer replaces what was there, whatever its value.
         if has_whiteout && self.image.format != Format::V2 {
-            let user = &mut directory.stat.xattrs;
-            overlay::WHITEOUTS.iter().for_each(|name| Attributes::remove_stored(user, name, b""));
+            Attributes::remove_stored(&mut directory.stat.xattrs, overlay::WHITEOUTS);
             if self.image.format == Format::V1 {
-                let value = overlay::WHITEOUTS_OPAQUE_VALUE;
-                overlay::WHITEOUTS_OPAQUE.iter().for_each(|name| Attributes::remove_stored(user, name, value));
+                Attributes::remove_stored(&mut directory.stat.xattrs, overlay::WHITEOUTS_OPAQUE);
             }
         }
         directory.children = children;
@@ -197,7 +196,9 @@ impl<'a, 'i> Walk<'a, 'i> {
             return Err(ReadError::File { path: self.path(*directory, Some(name)), problem });
         }
         for leaf in &mut self.leaves {
-            leaf.leaf.stated_nlink = (leaf.nlink != leaf.names).then_some(leaf.nlink);
+            // Version 2 images are always written with the number of names.
+            let stated = leaf.nlink != leaf.names && self.image.format != Format::V2;
+            leaf.leaf.stated_nlink = stated.then_some(leaf.nlink);
         }
         Ok(())
     }

@@ -64,11 +64,12 @@ impl Attributes {
         }
     }
 
-    /// Removes a user's attribute if it has this value.
-    pub(super) fn remove_stored(user: &mut Xattrs, stored_name: &[u8], value: &[u8]) {
-        let Stored::User(name) = overlay::unescape(stored_name) else { return };
-        if user.get(&*name).is_some_and(|found| **found == *value) {
-            user.remove(&*name);
+    /// Removes attributes of the user, given by the names under which they are stored.
+    pub(super) fn remove_stored(user: &mut Xattrs, stored_names: [&[u8]; 2]) {
+        for stored_name in stored_names {
+            if let Stored::User(name) = overlay::unescape(stored_name) {
+                user.remove(&*name);
+            }
         }
     }
 
