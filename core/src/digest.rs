@@ -176,10 +176,13 @@ impl Hash for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.as_bytes() {
-            write!(f, "{byte:02x}")?;
+        // Every object's path is made here: one write instead of one for each byte.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 128];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.as_bytes()) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         }
-        Ok(())
+        f.write_str(str::from_utf8(&hex[..2 * self.as_bytes().len()]).expect("hex digits are ASCII"))
     }
 }
 

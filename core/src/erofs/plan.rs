@@ -74,7 +74,7 @@ impl Plan {
                 Format::V0 | Format::V1 => data(inode),
                 Format::V2 => v2_data(inode),
             };
-            place.xattr_size = xattr_size(inode, shared, format);
+            place.xattr_size = xattr_size(number, inode, shared, format);
             if count_field(place.xattr_size).is_none() {
                 return Err(fail(number, WriteProblem::XattrTotal(place.xattr_size)));
             }
@@ -108,11 +108,11 @@ impl Plan {
     }
 }
 
-fn xattr_size(inode: &Inode<'_>, shared: &SharedXattrs<'_, '_>, format: Format) -> usize {
+fn xattr_size(number: usize, inode: &Inode<'_>, shared: &SharedXattrs<'_, '_>, format: Format) -> usize {
     if inode.xattrs.is_empty() {
         return 0;
     }
-    let (references, own) = shared.split(inode);
+    let (references, own) = shared.split(number, inode);
     let own_size =
         |xattr: &&super::xattr::Xattr<'_>| entry_size(split_name(&xattr.name, format).1.len(), xattr.value.len());
     size_of::<XattrHeader>() + references.len() * size_of::<u32>() + own.iter().map(own_size).sum::<usize>()

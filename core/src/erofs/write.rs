@@ -155,12 +155,12 @@ impl<'i, 't> Writer<'_, 'i, 't> {
             self.put_struct(&mut at, &inode);
         }
         if place.xattr_size > 0 {
-            self.xattrs(at, inode);
+            self.xattrs(at, number, inode);
         }
     }
 
-    fn xattrs(&mut self, mut at: usize, inode: &'i Inode<'t>) {
-        let (references, own) = self.shared.split(inode);
+    fn xattrs(&mut self, mut at: usize, number: usize, inode: &'i Inode<'t>) {
+        let (references, own) = self.shared.split(number, inode);
         let present = inode.xattrs.iter().fold(0, |bits, xattr| {
             let (index, suffix) = split_name(&xattr.name, self.format);
             bits | filter_bit(index, suffix)
