@@ -2,7 +2,7 @@
 //!
 //! The fs-verity digest of an image is its identity, so one tree has exactly one image in each [`Format`]; the writer
 //! makes the same bytes as `mkcomposefs` (V0, V1) and the Rust composefs 0.9 (V2). Larger files are only described: their
-//! inode names path and digest of the contents in attributes that overlayfs follows ([`overlay`]).
+//! inode names path and digest of the contents in attributes that overlayfs follows.
 //!
 //! ```text
 //! 0      composefs header, 32 bytes
@@ -75,3 +75,6 @@ pub fn uses_acl(header: &[u8]) -> Option<bool> {
     let format = Format::from_number(header.composefs_version.get())?;
     Some(format == Format::V2 || header.flags.get() & layout::HEADER_HAS_ACL != 0)
 }
+
+#[cfg(test)]
+mod tests;

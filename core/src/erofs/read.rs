@@ -66,7 +66,7 @@ struct Budget {
 
 impl Budget {
     /// Attributes in all: this many bytes, and this many times the image's size. Labels and ACLs need less than three times.
-    const XATTR_BYTES: usize = 256 << 20;
+    const XATTR_BYTES: usize = 64 << 20;
     const XATTR_FACTOR: usize = 32;
 
     fn new(image: &Image<'_>) -> Self {
