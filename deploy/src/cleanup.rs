@@ -1,8 +1,8 @@
 //! Repairing what interrupted changes left behind, and removing what nothing needs any more.
 //!
 //! [`repair`] comes at the start of every change: it brings disk and boot partition to a state in which all deployments
-//! are whole. [`remove_unneeded`] comes at its end. Both first read everything and decide in functions that touch nothing (`Repairs::plan`,
-//! [`Model::unneeded`]); if something could not be read, nothing is removed.
+//! are whole. [`remove_unneeded`] comes at its end. Both first read everything and decide without touching anything
+//! (`Repairs::plan`, [`Model::unneeded`]); if something could not be read, nothing is removed.
 
 use osupdate_core::observer::Event;
 use osupdate_core::repository::{Namespace, Repository};

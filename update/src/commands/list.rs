@@ -8,7 +8,7 @@ use crate::exit::Outcome;
 use crate::output::table;
 use crate::system;
 
-/// List all deployments, in the order in which the boot loader tries them
+/// List all deployments, the newest first
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
