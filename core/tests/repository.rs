@@ -1,5 +1,4 @@
-//! Repositories on a real file system. They need neither root nor fs-verity; those that are sealed are tested on whole
-//! machines.
+//! Repositories on a real file system. They need no root; those in `sealed` are skipped where there is no fs-verity.
 #![allow(missing_docs, clippy::print_stderr, reason = "a test binary; skips are printed")]
 
 #[path = "repository/fixture.rs"]
@@ -16,3 +15,5 @@ mod objects;
 mod open;
 #[path = "repository/peer.rs"]
 mod peer;
+#[path = "repository/sealed.rs"]
+mod sealed;

@@ -75,6 +75,17 @@ fn compose_only(
     compose_by(image.as_fd(), &[objects.as_fd()], &options(upper), &[backing], &[layering])
 }
 
+/// Accepts that this kernel does not know a way, and nothing else.
+fn skip(backing: Backing, layering: Layering, error: MountError) {
+    let errno = match &error {
+        MountError::Erofs(error) => error.errno(),
+        MountError::Overlay(attempts) => attempts[0].error.errno(),
+        _ => None,
+    };
+    assert!(matches!(errno, Some(Errno::NOTBLK | Errno::INVAL | Errno::BADF)), "{backing:?} {layering:?}: {error}");
+    eprintln!("skipped: {backing:?} {layering:?}: {error}");
+}
+
 fn open_in(mount: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<File> {
     Ok(openat(mount, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?.into())
 }
@@ -120,13 +131,19 @@ fn every_way_that_this_kernel_has_gives_the_same_files() {
         return;
     }
     let fixture = fixture();
+    let mut works = 0;
     for backing in Backing::ALL {
         for layering in Layering::ALL {
-            let mount = compose_only(&fixture, None, backing, layering)
-                .unwrap_or_else(|error| panic!("{backing:?} {layering:?}: {error}"));
-            check_contents(&mount);
+            match compose_only(&fixture, None, backing, layering) {
+                Ok(mount) => {
+                    check_contents(&mount);
+                    works += 1;
+                }
+                Err(error) => skip(backing, layering, error),
+            }
         }
     }
+    assert!(works > 0);
 }
 
 #[test]
@@ -142,8 +159,13 @@ fn changes_go_to_the_upper_layer_in_every_way() {
             OwnedFd::from(File::open(base.join(name)).unwrap())
         };
         let upper = Upper { upper: open("upper"), work: open("work") };
-        let mount = compose_only(&fixture, Some(upper), Backing::File, layering)
-            .unwrap_or_else(|error| panic!("{layering:?}: {error}"));
+        let mount = match compose_only(&fixture, Some(upper), Backing::Loop, layering) {
+            Ok(mount) => mount,
+            Err(error) => {
+                skip(Backing::Loop, layering, error);
+                continue;
+            }
+        };
         check_contents(&mount);
         open_in(&mount, "new", OFlags::WRONLY | OFlags::CREATE).unwrap().write_all(b"ours").unwrap();
         open_in(&mount, "large", OFlags::WRONLY).unwrap().write_all(b"changed").unwrap();
@@ -206,6 +228,6 @@ fn errors_have_the_words_of_the_kernel() {
     let good = fixture.repository.open_image(&fixture.image).unwrap();
     let error = compose(good.as_fd(), &[file.as_fd()], &options(None)).unwrap_err();
     let MountError::Overlay(attempts) = &error else { panic!("{error:?}") };
-    assert!(!attempts[0].error.log.is_empty() || attempts[0].error.errno() == Some(Errno::NOTDIR), "{error}");
+    assert!(attempts.iter().any(|attempt| !attempt.error.log.is_empty()), "{error}");
     assert!(error.to_string().contains("overlay refuses"), "{error}");
 }
