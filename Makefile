@@ -38,6 +38,6 @@ demo: deps
 
 test: deps
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features osupdate-tests/vm -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
-	$(CARGO) test --workspace
+	OSUPDATE_REQUIRE_TOOLS=1 $(CARGO) test --workspace --features osupdate-tests/vm

@@ -156,6 +156,31 @@ fn killed_upgrade_leaves_the_booted_system_and_the_next_one_completes() {
 }
 
 #[test]
+fn upgrade_without_space_on_the_esp_changes_nothing() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("full-esp", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    lab.publish(&registry, 2).unwrap();
+    machine
+        .output(
+            "mkdir /run/esp && mount $(blkid --match-token TYPE=vfat --output device) /run/esp
+             head -c 10G /dev/zero > /run/esp/filler 2>/dev/null; sync; ls /run/esp/loader/entries > /run/before",
+        )
+        .unwrap();
+    let reply = machine.run_for("osupdate upgrade 2>&1", Duration::from_secs(600)).unwrap();
+    assert_eq!(reply.status, 1, "{}", reply.stdout);
+    assert!(reply.stdout.contains("space"), "{}", reply.stdout);
+    assert_eq!(machine.output("ls /run/esp/loader/entries").unwrap(), machine.output("cat /run/before").unwrap());
+    let status = Status::of(&mut machine).unwrap();
+    assert!(status.staged.is_none(), "{status:?}");
+    machine.output("rm /run/esp/filler && umount /run/esp").unwrap();
+    osupdate(&mut machine, "upgrade").unwrap();
+    machine.reboot().unwrap();
+    expect_running(&mut machine, "2").unwrap();
+}
+
+#[test]
 fn installation_refuses_bad_disks_and_bad_images_before_it_touches_anything() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
