@@ -38,7 +38,7 @@ impl Lab {
             let registry = self.registry(1)?;
             let unfinished = self.images.directory().join("unfinished.raw");
             empty_disk(&unfinished, DISK_BYTES)?;
-            let mut installer = self.installer(&unfinished, &registry)?;
+            let mut installer = self.installer(&[&unfinished], &registry)?;
             install(&mut installer, &install_command("/dev/vdb", ""))?;
             installer.power_off()?;
             fs::rename(&unfinished, &installed)?;
@@ -69,8 +69,10 @@ impl Lab {
         })
     }
 
-    /// A running installer machine, which has `target` as its disk `/dev/vdb`.
-    pub fn installer(&self, target: &Path, registry: &Registry) -> Result<Machine> {
+    /// A running installer machine, which has `targets` as its disks `/dev/vdb` and following.
+    pub fn installer(&self, targets: &[&Path], registry: &Registry) -> Result<Machine> {
+        let mut disks = vec![Disk::snapshot(self.images.installer_disk(), DiskFormat::Raw)];
+        disks.extend(targets.iter().map(|target| Disk::new(target, DiskFormat::Raw)));
         Machine::boot(&Config {
             name: "installer".to_owned(),
             boot: Boot::Kernel {
@@ -78,10 +80,7 @@ impl Lab {
                 initrd: self.images.initrd(),
                 arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
             },
-            disks: vec![
-                Disk::snapshot(self.images.installer_disk(), DiskFormat::Raw),
-                Disk::new(target, DiskFormat::Raw),
-            ],
+            disks,
             registry_port: Some(registry.port()),
         })
     }

@@ -10,8 +10,8 @@ use osupdate_tests::disk;
 use osupdate_tests::journey::{
     Status, expect_local_changes, expect_running, image_of, large_file, make_local_changes, object_of, osupdate,
 };
-use osupdate_tests::lab::{DISK_BYTES, Lab, empty_disk, flatten, install, install_command};
-use osupdate_tests::machine::{Config, Disk, DiskFormat, Machine};
+use osupdate_tests::lab::{DISK_BYTES, Lab, empty_disk, flatten, install, install_command, reference};
+use osupdate_tests::machine::{Boot, Config, Disk, DiskFormat, Machine};
 use tempfile::TempDir;
 
 /// The shared lab, for one test at a time. A test that failed leaves it usable: it has changed copies only.
@@ -27,49 +27,31 @@ fn directory() -> TempDir {
     TempDir::new().unwrap()
 }
 
-/// The same machine with the disk as raw bytes, to be damaged.
-fn with_raw_disk(config: &Config, directory: &TempDir) -> (Config, std::path::PathBuf) {
-    let raw = directory.path().join("disk.raw");
-    flatten(&config.disks[0], &raw).unwrap();
-    (Config { disks: vec![Disk::new(&raw, DiskFormat::Raw)], ..config.clone() }, raw)
-}
-
 #[test]
-fn installed_machine_boots_verified_and_says_so() {
-    let (lab, _turn) = lab();
-    let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let config = lab.installed("installed", &registry, directory.path()).unwrap();
-    let mut machine = Machine::boot(&config).unwrap();
-    let status = expect_running(&mut machine, "1").unwrap();
-    let booted = status.booted.as_ref().unwrap();
-    assert!(booted.image.reference.ends_with("10.0.2.100:5000/os:latest"), "{status:?}");
-    assert!(booted.image.manifest_digest.starts_with("sha256:"), "{status:?}");
-    assert!(status.staged.is_none() && status.rollback.is_none(), "{status:?}");
-    let mounts =
-        machine.output("findmnt --noheadings --output TARGET,FSTYPE /etc /var /sysroot 2>&1 || findmnt").unwrap();
-    assert!(machine.output("findmnt --noheadings --output FSTYPE --mountpoint /etc").unwrap() == "overlay", "{mounts}");
-    // status needs no privileges.
-    let human = machine.output("setpriv --reuid=65534 --clear-groups osupdate status").unwrap();
-    assert!(human.contains("verified") && human.contains("os:latest"), "{human}");
-    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
-}
-
-#[test]
-fn upgrade_carries_etc_and_var_and_rollback_goes_back_and_forward() {
+fn installed_machine_boots_verified_upgrades_with_its_etc_and_var_rolls_back_and_goes_forward() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let config = lab.installed("upgraded", &registry, directory.path()).unwrap();
     let mut machine = Machine::boot(&config).unwrap();
-    make_local_changes(&mut machine).unwrap();
+    let status = expect_running(&mut machine, "1").unwrap();
+    let booted = status.booted.as_ref().unwrap();
+    assert_eq!(booted.image.reference, reference());
+    assert!(booted.image.manifest_digest.starts_with("sha256:"), "{status:?}");
+    assert!(status.staged.is_none() && status.rollback.is_none() && status.others.is_empty(), "{status:?}");
+    assert_eq!(machine.output("findmnt --noheadings --output FSTYPE --mountpoint /etc").unwrap(), "overlay");
+    // status needs no privileges.
+    let human = machine.output("setpriv --reuid=65534 --clear-groups osupdate status").unwrap();
+    assert!(human.contains("verified    yes") && human.contains("os:latest"), "{human}");
+    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
 
+    make_local_changes(&mut machine).unwrap();
     let nothing = osupdate(&mut machine, "upgrade").unwrap();
     assert!(Status::of(&mut machine).unwrap().staged.is_none(), "{nothing}");
 
     lab.publish(&registry, 2).unwrap();
     osupdate(&mut machine, "upgrade").unwrap();
     let status = Status::of(&mut machine).unwrap();
-    assert_eq!(status.staged_version(), Some("2"), "{status:?}");
-    assert_eq!(status.booted_version(), Some("1"), "{status:?}");
+    assert_eq!((status.booted_version(), status.staged_version()), (Some("1"), Some("2")), "{status:?}");
     // What is changed between staging and reboot counts too.
     machine.output("echo late > /etc/added.d/late.conf").unwrap();
 
@@ -79,6 +61,12 @@ fn upgrade_carries_etc_and_var_and_rollback_goes_back_and_forward() {
     expect_local_changes(&mut machine, "2").unwrap();
     assert_eq!(machine.output("cat /etc/added.d/late.conf").unwrap(), "late");
     machine.output("echo 'only with version 2' > /etc/added.d/second.conf").unwrap();
+    // The boot was good: the loader no longer counts it.
+    machine
+        .output("timeout 60 sh -c 'until systemctl --quiet is-active boot-complete.target; do sleep 1; done'")
+        .unwrap();
+    let entry = Status::of(&mut machine).unwrap().booted.unwrap().boot_entry.unwrap();
+    assert!(!entry.contains('+'), "{entry}");
 
     osupdate(&mut machine, "rollback").unwrap();
     machine.reboot().unwrap();
@@ -95,19 +83,18 @@ fn upgrade_carries_etc_and_var_and_rollback_goes_back_and_forward() {
 }
 
 #[test]
-fn flipped_byte_of_an_object_gives_an_io_error() {
+fn flipped_byte_of_an_object_gives_an_io_error_and_one_of_the_image_refuses_the_boot() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let config = lab.installed("damaged-object", &registry, directory.path()).unwrap();
-    let mut machine = Machine::boot(&config).unwrap();
-    machine.output("cat /usr/share/versions/large > /dev/null").unwrap();
-    let object = object_of(&large_file(1));
-    machine.power_off().unwrap();
+    let config = lab.installed("damaged", &registry, directory.path()).unwrap();
+    let raw = directory.path().join("disk.raw");
+    flatten(&config.disks[0], &raw).unwrap();
+    let config = Config { disks: vec![Disk::new(&raw, DiskFormat::Raw)], ..config };
 
-    let (config, raw) = with_raw_disk(&config, &directory);
+    let object = object_of(&large_file(1));
     disk::flip_byte(&raw, &object, 200_000).unwrap();
     let mut machine = Machine::boot(&config).unwrap();
-    expect_running(&mut machine, "1").unwrap();
+    let status = expect_running(&mut machine, "1").unwrap();
     let reply = machine.run("cat /usr/share/versions/large > /tmp/copy").unwrap();
     assert_ne!(reply.status, 0, "reading a damaged file should fail");
     assert!(reply.stderr.contains("Input/output error"), "{}", reply.stderr);
@@ -116,35 +103,40 @@ fn flipped_byte_of_an_object_gives_an_io_error() {
     let fsck = machine.run("osupdate repo fsck 2>&1").unwrap();
     assert_eq!(fsck.status, 3, "{}", fsck.stdout);
     assert!(fsck.stdout.contains(&object["/composefs/objects/".len()..]), "{}", fsck.stdout);
-}
-
-#[test]
-fn flipped_byte_of_the_image_refuses_the_boot() {
-    let (lab, _turn) = lab();
-    let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let config = lab.installed("damaged-image", &registry, directory.path()).unwrap();
-    let mut machine = Machine::boot(&config).unwrap();
-    let id = Status::of(&mut machine).unwrap().booted.unwrap().id;
     machine.power_off().unwrap();
 
-    let (config, raw) = with_raw_disk(&config, &directory);
+    let id = status.booted.unwrap().id;
     disk::flip_byte(&raw, &image_of(&id), 70_000).unwrap();
     let mut machine = Machine::start(&config).unwrap();
-    machine.wait_for_console(&id, Duration::from_secs(180)).unwrap();
-    machine.wait_for_console("expected", Duration::from_secs(60)).unwrap();
+    let message = format!("expected the fs-verity digest {id}");
+    machine.wait_for_console(&message, Duration::from_secs(180)).unwrap();
     // It must stay down, not come up a little later.
-    assert!(machine.wait_until_up_for(Duration::from_secs(60)).is_err(), "the machine came up on a damaged image");
+    assert!(machine.wait_until_up_for(Duration::from_secs(40)).is_err(), "the machine came up on a damaged image");
 }
 
 #[test]
-fn killed_upgrade_leaves_the_booted_system_and_the_next_one_completes() {
+fn upgrade_without_space_changes_nothing_and_a_killed_one_is_completed_by_the_next() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let config = lab.installed("killed-upgrade", &registry, directory.path()).unwrap();
+    let config = lab.installed("interrupted", &registry, directory.path()).unwrap();
     let mut machine = Machine::boot(&config).unwrap();
     lab.publish(&registry, 2).unwrap();
-    for after in ["1", "4"] {
-        machine.run(&format!("timeout --signal=KILL {after} osupdate upgrade")).unwrap();
+
+    machine
+        .output(
+            "mkdir /run/esp && mount $(blkid --match-token TYPE=vfat --output device) /run/esp
+             head -c 10G /dev/zero > /run/esp/filler 2>/dev/null; sync; ls /run/esp/loader/entries > /run/before",
+        )
+        .unwrap();
+    let reply = machine.run_for("osupdate upgrade 2>&1", Duration::from_secs(600)).unwrap();
+    assert_eq!(reply.status, 1, "{}", reply.stdout);
+    assert!(reply.stdout.contains("space"), "{}", reply.stdout);
+    assert_eq!(machine.output("ls /run/esp/loader/entries").unwrap(), machine.output("cat /run/before").unwrap());
+    assert!(Status::of(&mut machine).unwrap().staged.is_none());
+    machine.output("rm /run/esp/filler && umount /run/esp").unwrap();
+
+    for seconds in ["0.5", "3"] {
+        machine.run(&format!("timeout --signal=KILL {seconds} osupdate upgrade")).unwrap();
     }
     machine.cut_power();
     let mut machine = Machine::boot(&config).unwrap();
@@ -156,37 +148,13 @@ fn killed_upgrade_leaves_the_booted_system_and_the_next_one_completes() {
 }
 
 #[test]
-fn upgrade_without_space_on_the_esp_changes_nothing() {
+fn installation_refuses_what_is_wrong_and_makes_a_btrfs_root_found_by_its_partition_type() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let config = lab.installed("full-esp", &registry, directory.path()).unwrap();
-    let mut machine = Machine::boot(&config).unwrap();
-    lab.publish(&registry, 2).unwrap();
-    machine
-        .output(
-            "mkdir /run/esp && mount $(blkid --match-token TYPE=vfat --output device) /run/esp
-             head -c 10G /dev/zero > /run/esp/filler 2>/dev/null; sync; ls /run/esp/loader/entries > /run/before",
-        )
-        .unwrap();
-    let reply = machine.run_for("osupdate upgrade 2>&1", Duration::from_secs(600)).unwrap();
-    assert_eq!(reply.status, 1, "{}", reply.stdout);
-    assert!(reply.stdout.contains("space"), "{}", reply.stdout);
-    assert_eq!(machine.output("ls /run/esp/loader/entries").unwrap(), machine.output("cat /run/before").unwrap());
-    let status = Status::of(&mut machine).unwrap();
-    assert!(status.staged.is_none(), "{status:?}");
-    machine.output("rm /run/esp/filler && umount /run/esp").unwrap();
-    osupdate(&mut machine, "upgrade").unwrap();
-    machine.reboot().unwrap();
-    expect_running(&mut machine, "2").unwrap();
-}
-
-#[test]
-fn installation_refuses_bad_disks_and_bad_images_before_it_touches_anything() {
-    let (lab, _turn) = lab();
-    let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let target = directory.path().join("target.raw");
-    empty_disk(&target, 300 << 20).unwrap();
-    let mut installer = lab.installer(&target, &registry).unwrap();
+    let (small, target) = (directory.path().join("small.raw"), directory.path().join("target.raw"));
+    empty_disk(&small, 300 << 20).unwrap();
+    empty_disk(&target, DISK_BYTES).unwrap();
+    let mut installer = lab.installer(&[&small, &target], &registry).unwrap();
     let mut refused = |command: &str, parts: &[&str]| {
         let reply = installer.run(&format!("{command} 2>&1")).unwrap();
         assert_ne!(reply.status, 0, "{command}");
@@ -198,36 +166,23 @@ fn installation_refuses_bad_disks_and_bad_images_before_it_touches_anything() {
     refused(&install_command("/dev/vdb", ""), &["/dev/vdb", "too small"]);
     refused(&install_command("/dev/vda", ""), &["/dev/vda", "in use"]);
     refused(&install_command("/dev/none", ""), &["/dev/none"]);
-    refused(
-        "osupdate install to-disk --plain-http --source docker://10.0.2.100:5000/os:none /dev/vdb",
-        &["none", "latest"],
-    );
-    refused(
-        "osupdate install to-disk --plain-http --source docker://10.0.2.100:1/os:latest /dev/vdb",
-        &["10.0.2.100:1"],
-    );
+    let source = |source: &str| format!("osupdate install to-disk --plain-http --source docker://{source} /dev/vdb");
+    refused(&source("10.0.2.100:5000/os:none"), &["none", "latest"]);
+    refused(&source("10.0.2.100:1/os:latest"), &["10.0.2.100:1"]);
     refused("osupdate install to-disk --source docker://10.0.2.100:5000/os:latest /dev/vdb", &["--plain-http"]);
     refused("setpriv --reuid=65534 --clear-groups osupdate install to-disk --source oci:/tmp /dev/vdb", &["root"]);
     refused("osupdate upgrade", &["not an osupdate system"]);
-}
 
-#[test]
-fn btrfs_root_found_by_partition_type_boots_verified() {
-    let (lab, _turn) = lab();
-    let (registry, directory) = (lab.registry(1).unwrap(), directory());
-    let target = directory.path().join("target.raw");
-    empty_disk(&target, DISK_BYTES).unwrap();
-    let mut installer = lab.installer(&target, &registry).unwrap();
-    installer.output("mkfs.ext4 -q /dev/vdb").unwrap();
-    let command = install_command("/dev/vdb", "--filesystem btrfs --root-mount-spec auto");
-    let refused = installer.run(&format!("{command} 2>&1")).unwrap();
-    assert!(refused.status != 0 && refused.stdout.contains("--wipe"), "{}", refused.stdout);
+    installer.output("mkfs.ext4 -q /dev/vdc").unwrap();
+    let command = install_command("/dev/vdc", "--filesystem btrfs --root-mount-spec auto");
+    let reply = installer.run(&format!("{command} 2>&1")).unwrap();
+    assert!(reply.status != 0 && reply.stdout.contains("--wipe"), "{}", reply.stdout);
     install(&mut installer, &command.replace("to-disk", "to-disk --wipe")).unwrap();
     installer.power_off().unwrap();
 
     let config = Config {
         name: "btrfs".to_owned(),
-        boot: osupdate_tests::machine::Boot::Firmware,
+        boot: Boot::Firmware,
         disks: vec![Disk::new(&target, DiskFormat::Raw)],
         registry_port: Some(registry.port()),
     };

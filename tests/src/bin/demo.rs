@@ -70,7 +70,7 @@ fn tell(story: &mut Story) -> Result<()> {
     let directory = TempDir::new()?;
     let raw = directory.path().join("disk.raw");
     empty_disk(&raw, DISK_BYTES)?;
-    let mut installer = lab.installer(&raw, &registry)?;
+    let mut installer = lab.installer(&[&raw], &registry)?;
     let command = install_command("/dev/vdb", "");
     let account = with(&mut installer, |machine| install(machine, &command))?;
     story.quote(&command, &account);
