@@ -41,12 +41,14 @@ pub enum ChangeError {
 }
 
 /// Makes the repository keep a deployment's image.
+///
+/// By two references: one to the manifest, for layers and what they say, and one to the image itself. The digest on
+/// the kernel command line must stay good even if another program makes the manifest's name lead to another image.
 pub(crate) fn keep_image(machine: &Machine<'_>, id: &DeploymentId, image: &StoredImage) -> Result<(), ChangeError> {
-    let target = image.stream_name();
-    machine
-        .repository
-        .set_ref(Namespace::Streams, &paths::repository_ref(id), &target)
-        .map_err(ChangeError::Reference)?;
+    let name = paths::repository_ref(id);
+    for (namespace, target) in [(Namespace::Images, id.as_str()), (Namespace::Streams, &image.stream_name())] {
+        machine.repository.set_ref(namespace, &name, target).map_err(ChangeError::Reference)?;
+    }
     machine.reached(Step::Reference);
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! are whole. [`remove_unneeded`] comes at its end. Both first read everything and decide without touching anything
 //! (`Repairs::plan`, [`Model::unneeded`]); if something could not be read, nothing is removed.
 
+use std::collections::BTreeSet;
+
 use osupdate_core::observer::Event;
 use osupdate_core::repository::{Namespace, Repository};
 use osupdate_record::{DeploymentId, paths};
@@ -86,9 +88,7 @@ impl Repairs {
         }
         for entry in &listing.entries {
             let stale = match model.get(&entry.deployment) {
-                Some(deployment) => {
-                    entry.sequence != deployment.record.sequence || has_uncounted_twin(entry, &listing.entries)
-                }
+                Some(deployment) => entry.sequence != deployment.record.sequence,
                 None => unknown(&entry.deployment),
             };
             if stale {
@@ -103,15 +103,6 @@ impl Repairs {
         repairs.refs.extend(refs.iter().filter(orphan).cloned());
         repairs
     }
-}
-
-/// Whether there is the same entry without a counter. Of the two only that one can be blessed: both have one id for the
-/// loader.
-fn has_uncounted_twin(entry: &Entry, all: &[Entry]) -> bool {
-    entry.tries_left.is_some()
-        && all.iter().any(|other| {
-            other.deployment == entry.deployment && other.sequence == entry.sequence && other.tries_left.is_none()
-        })
 }
 
 /// Brings disk and boot partition to a state in which all deployments are whole, and tells what is there then.
@@ -140,20 +131,29 @@ pub fn repair(machine: &Machine<'_>) -> Result<Survey, CleanupError> {
         machine.boot.remove_entry(entry)?;
     }
     for deployment in repairs.lost.iter().filter_map(|id| survey.model.get(id)) {
-        make_entry_again(machine, deployment)?;
+        match make_entry_again(machine, deployment, survey.model.is_booted(&deployment.id)) {
+            Err(err) if !survey.model.is_booted(&deployment.id) => {
+                // The system that runs must stay changeable, and this one can be had again.
+                let text = format!("deployment {} cannot boot: {}", deployment.id.short(12), chain(&err));
+                machine.observer.event(Event::Warning(&text));
+            }
+            result => result?,
+        }
     }
     for entry in &repairs.stale {
         machine.boot.remove_entry(entry)?;
     }
     remove_kernels(machine, &survey.model, None)?;
     for name in &repairs.refs {
-        machine.repository.remove_ref(Namespace::Streams, name).map_err(CleanupError::Refs)?;
+        remove_refs(machine.repository, name)?;
     }
     Ok(machine.survey()?)
 }
 
 /// Makes a deployment's entry, and its boot files if they are missing, from its record and its image.
-fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment) -> Result<(), CleanupError> {
+///
+/// Without a counter only if it is the one that runs: of others it is not known whether they were good.
+fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment, runs: bool) -> Result<(), CleanupError> {
     let id = &deployment.id;
     let text = format!("deployment {} has no boot entry that can boot, making it again", id.short(12));
     machine.observer.event(Event::Warning(&text));
@@ -163,7 +163,13 @@ fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment) -> Result<()
             .map_err(|source| CleanupError::Lost { id: id.clone(), source: Box::new(source) })?;
         machine.boot.write_kernel(machine.repository, &prepared.kernel, kernel)?;
     }
-    Ok(machine.boot.write_entry(id, &deployment.record, !deployment.booted_before)?)
+    Ok(machine.boot.write_entry(id, &deployment.record, !runs)?)
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Removes boot files that no entry and no deployment names, not counting `except`.
@@ -201,12 +207,25 @@ pub(crate) fn remove(machine: &Machine<'_>, id: &DeploymentId) -> Result<(), Cle
     machine.reached(Step::KernelRemoved);
     state::remove(machine.sysroot.directory(), id)?;
     machine.reached(Step::RecordRemoved);
-    machine.repository.remove_ref(Namespace::Streams, &paths::repository_ref(id)).map_err(CleanupError::Refs)?;
+    remove_refs(machine.repository, &paths::repository_ref(id))
+}
+
+/// Lets go of a deployment's image.
+fn remove_refs(repository: &Repository, name: &str) -> Result<(), CleanupError> {
+    for namespace in [Namespace::Streams, Namespace::Images] {
+        repository.remove_ref(namespace, name).map_err(CleanupError::Refs)?;
+    }
     Ok(())
 }
 
 /// Names of our references in the repository.
 fn deployment_refs(repository: &Repository) -> Result<Vec<String>, CleanupError> {
-    let refs = repository.refs(Namespace::Streams).map_err(CleanupError::Refs)?;
-    Ok(refs.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(paths::REPOSITORY_REF_PREFIX)).collect())
+    let mut names = BTreeSet::new();
+    for namespace in [Namespace::Streams, Namespace::Images] {
+        let refs = repository.refs(namespace).map_err(CleanupError::Refs)?;
+        names.extend(
+            refs.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(paths::REPOSITORY_REF_PREFIX)),
+        );
+    }
+    Ok(names.into_iter().collect())
 }

@@ -118,26 +118,7 @@ impl Directory {
 
     /// Removes a directory below this one with everything in it.
     pub fn remove_tree(&self, name: &str) -> io::Result<()> {
-        let directory = self.directory(name)?;
-        for entry in Dir::read_from(&directory.0)? {
-            let entry = entry?;
-            let child = entry.file_name();
-            if matches!(child.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let is_directory = match entry.file_type() {
-                FileType::Unknown => {
-                    let stat = rustix::fs::statat(&directory.0, child, AtFlags::SYMLINK_NOFOLLOW)?;
-                    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                }
-                file_type => file_type == FileType::Directory,
-            };
-            match (is_directory, child.to_str()) {
-                (true, Ok(child)) => directory.remove_tree(child)?,
-                (true, Err(_)) => return Err(io::ErrorKind::InvalidFilename.into()),
-                (false, _) => rustix::fs::unlinkat(&directory.0, child, AtFlags::empty())?,
-            }
-        }
+        remove_contents(&self.directory(name)?.0)?;
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
@@ -157,6 +138,32 @@ impl Directory {
     }
 }
 
+/// Empties a directory. Names are bytes: users make files in /etc with names that are no text.
+fn remove_contents(directory: &OwnedFd) -> rustix::io::Result<()> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let child = entry.file_name();
+        if matches!(child.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let is_directory = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = rustix::fs::statat(directory, child, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            }
+            file_type => file_type == FileType::Directory,
+        };
+        if is_directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            remove_contents(&rustix::fs::openat(directory, child, flags, Mode::empty())?)?;
+            rustix::fs::unlinkat(directory, child, AtFlags::REMOVEDIR)?;
+        } else {
+            rustix::fs::unlinkat(directory, child, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -169,6 +176,7 @@ mod tests {
 
     #[test]
     fn trees_are_removed_without_following_links() {
+        use std::os::unix::ffi::OsStrExt as _;
         let temp = tempfile::tempdir().unwrap();
         let root = Directory::open(temp.path()).unwrap();
         root.create_directories("a/b/c", 0o755).unwrap();
@@ -176,6 +184,8 @@ mod tests {
         std::fs::write(temp.path().join("a/b/file"), "x").unwrap();
         std::os::unix::fs::symlink("../../kept", temp.path().join("a/b/link")).unwrap();
         std::os::unix::fs::symlink("..", temp.path().join("a/up")).unwrap();
+        let no_text = std::ffi::OsStr::from_bytes(b"not-\xff-text");
+        std::fs::create_dir_all(temp.path().join("a").join(no_text).join("b")).unwrap();
         root.remove_tree("a").unwrap();
         assert_eq!(root.names().unwrap(), ["kept"]);
     }

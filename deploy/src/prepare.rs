@@ -16,6 +16,9 @@ use crate::timestamp;
 /// Label of an image's version.
 const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
+/// Takes the counter off the entry of a boot that was good.
+const BLESS_BOOT: &str = "usr/lib/systemd/systemd-bless-boot";
+
 /// Why an image cannot be deployed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -40,6 +43,14 @@ pub enum PrepareError {
         /// Why.
         #[source]
         source: erofs::ReadError,
+    },
+    /// Something is missing without which it does not boot, or not for long.
+    #[error("the image has no /{path}, {purpose}")]
+    Missing {
+        /// What is missing.
+        path: &'static str,
+        /// What it is for.
+        purpose: &'static str,
     },
     /// It has no kernel that can be booted.
     #[error("the image cannot be booted")]
@@ -84,7 +95,18 @@ pub struct Source {
 impl Prepared {
     /// Reads what is needed from a pulled image.
     pub fn of_image(repository: &Repository, image: &StoredImage) -> Result<Self, PrepareError> {
-        Self::of_boot_image(repository, image.boot_image.ok_or(PrepareError::NoBootImage)?)
+        let prepared = Self::of_boot_image(repository, image.boot_image.ok_or(PrepareError::NoBootImage)?)?;
+        for path in ["etc", "var"] {
+            if prepared.tree.directory(path).is_none() {
+                return Err(PrepareError::Missing { path, purpose: "on which the machine's own is mounted" });
+            }
+        }
+        // Entries are counted down at each boot until somebody says that it was a good one.
+        if prepared.tree.regular_file(BLESS_BOOT).is_none() {
+            let purpose = "which tells the boot loader that a boot was good (Debian package systemd-boot)";
+            return Err(PrepareError::Missing { path: BLESS_BOOT, purpose });
+        }
+        Ok(prepared)
     }
 
     /// Reads the same from the image of a deployment that exists.

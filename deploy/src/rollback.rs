@@ -7,6 +7,7 @@ use crate::change::{self, ChangeError, Etc};
 use crate::cleanup::{self, CleanupError};
 use crate::machine::Machine;
 use crate::plan::{Rollback, RollbackError};
+use crate::prepare::{PrepareError, Prepared};
 
 /// Why the rollback was not queued.
 #[derive(Debug, Error)]
@@ -18,6 +19,15 @@ pub enum Error {
     /// What earlier changes left could not be cleaned up, or what is not needed now not be removed.
     #[error(transparent)]
     Cleanup(#[from] CleanupError),
+    /// Its image is damaged.
+    #[error("deployment {} cannot be gone back to", id.short(12))]
+    Image {
+        /// The deployment.
+        id: DeploymentId,
+        /// Why.
+        #[source]
+        source: Box<PrepareError>,
+    },
     /// The deployment could not be put first.
     #[error("cannot make deployment {} boot next", id.short(12))]
     Change {
@@ -47,6 +57,9 @@ pub fn rollback(machine: &Machine<'_>) -> Result<RolledBack, Error> {
     let survey = cleanup::repair(machine)?;
     let plan = Rollback::of(&survey.model)?;
     let target = survey.model.get(&plan.target).ok_or(RollbackError::Nothing)?;
+    // What boots next must be able to: the system that runs is about to lose its place.
+    Prepared::of_deployment(machine.repository, &target.id)
+        .map_err(|source| Error::Image { id: target.id.clone(), source: Box::new(source) })?;
     change::put_first(machine, &survey.model, target, target.record.clone(), Etc::Keep)
         .map_err(|source| Error::Change { id: target.id.clone(), source: Box::new(source) })?;
     let removed = cleanup::remove_unneeded(machine)?;

@@ -105,6 +105,18 @@ fn rollback_toggles_and_gives_up_what_is_staged() {
 }
 
 #[test]
+fn rollback_to_a_damaged_image_changes_nothing() {
+    let mut computer = Computer::installed(&Image::new("1"));
+    let first = computer.booted();
+    computer.upgrade(&Image::new("2"));
+    let second = computer.boot();
+    std::fs::remove_file(computer.root().join(paths::REPOSITORY).join("images").join(first.as_str())).unwrap();
+    let err = computer.run(None, rollback::rollback).unwrap_err();
+    assert!(matches!(&err, rollback::Error::Image { id, .. } if *id == first), "{err}");
+    assert_eq!(computer.boot(), second);
+}
+
+#[test]
 fn only_needed_deployments_are_kept() {
     let mut computer = Computer::installed(&Image::new("1"));
     let mut ids = vec![computer.booted()];
@@ -332,7 +344,7 @@ fn failed_image_is_not_tried_again_by_itself() {
     assert_eq!(computer.boot(), first);
 
     let retried = computer.run(None, |machine| upgrade(machine, &Image::new("2"), true)).unwrap();
-    assert_eq!(retried.staging, Staging::Failed);
+    assert_eq!(retried.staging, Staging::Again);
     assert_eq!(computer.boot(), failing, "asked for, it is tried");
     computer.assert_whole();
 }

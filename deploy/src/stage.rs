@@ -187,6 +187,8 @@ pub fn stage(
     }
     let mut removed = dropped;
     removed.extend(cleanup::remove_unneeded(machine)?);
+    // It boots next now, whatever it did before.
+    let staging = if staging == Staging::Failed { Staging::Again } else { staging };
     Ok(Staged { staging, id: id.clone(), record, removed })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use osupdate_record::DeploymentId;
+use osupdate_record::{Boot, DeploymentId};
 use thiserror::Error;
 
 use crate::boot::{BootError, BootPartition, Listing};
@@ -56,10 +56,13 @@ impl Survey {
 fn roots(found: &[Deployment]) -> BTreeSet<Option<String>> {
     let mut roots = BTreeSet::new();
     for deployment in found {
-        let mut add = |arguments: &[String]| roots.insert(root_argument(arguments.iter().map(String::as_str)));
-        add(&deployment.record.boot.arguments);
+        // In the order in which an entry has them.
+        let mut add = |boot: &Boot| {
+            roots.insert(root_argument(boot.arguments.iter().chain(&boot.image_arguments).map(String::as_str)))
+        };
+        add(&deployment.record.boot);
         if let Some(Unfinished::Changed(before)) = &deployment.unfinished {
-            add(&before.boot.arguments);
+            add(&before.boot);
         }
     }
     roots
@@ -72,4 +75,18 @@ pub(crate) fn root_argument<'a>(arguments: impl Iterator<Item = &'a str>) -> Opt
         .filter(|word| word.starts_with("root="))
         .last()
         .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures::deployment;
+
+    #[test]
+    fn root_of_the_image_counts_as_ours() {
+        let mut found = deployment('a', 1, true);
+        found.record.boot.arguments = vec!["root=UUID=x".to_owned(), "rw".to_owned()];
+        found.record.boot.image_arguments = vec!["root=LABEL=y".to_owned()];
+        assert_eq!(roots(&[found]), BTreeSet::from([Some("root=LABEL=y".to_owned())]));
+    }
 }

@@ -111,10 +111,17 @@ impl Medium {
     }
 
     /// Whether the path names a regular file that is not empty.
+    ///
+    /// What cannot be looked at counts as there: entries are removed for the lack of a file, never for an error.
     pub(crate) fn has_file(&self, path: &str) -> bool {
-        self.open_at(path, OFlags::PATH)
-            .and_then(rustix::fs::fstat)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_size > 0)
+        match self.open_at(path, OFlags::PATH).and_then(rustix::fs::fstat) {
+            Ok(stat) => FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_size > 0,
+            // The others say that no such path can be on a FAT below this directory.
+            Err(err) => {
+                use Errno as E;
+                !matches!(err, E::NOENT | E::NOTDIR | E::XDEV | E::LOOP | E::NAMETOOLONG | E::INVAL)
+            }
+        }
     }
 
     /// What is in a directory; nothing if there is none. Names that are not UTF-8 are shown with replacement characters.

@@ -53,8 +53,18 @@ impl State {
         format!("{}/{}", paths::DEPLOYMENTS, self.id)
     }
 
-    /// The deployment's record; `None` if it was not made by osupdate.
-    pub(crate) fn record(&self) -> Result<Option<Deployment>> {
+    /// Whether it was made by osupdate.
+    pub(crate) fn has_record(&self) -> Result<bool> {
+        match statat(&self.directory, paths::RECORD, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(err) => Err(err).with_context(|| format!("cannot look for \"{}/{}\"", self.path(), paths::RECORD)),
+        }
+    }
+
+    /// The deployment's record; `None` if it was not made by osupdate. Read only at the first boot: a later one needs
+    /// nothing of it, and must not fail on it.
+    fn record(&self) -> Result<Option<Deployment>> {
         let what = || format!("cannot read the deployment's record \"{}/{}\"", self.path(), paths::RECORD);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(&self.directory, paths::RECORD, flags, Mode::empty()) {
@@ -110,10 +120,30 @@ impl State {
         let source = open_directory(&self.directory, format!("../{id}")).with_context(what)?;
         match open_directory(&source, paths::ETC_UPPER) {
             Ok(upper) => Ok(Some((id, upper))),
-            Err(Errno::NOENT) => Ok(None),
+            // Put aside, if it is about to get another one and the change was interrupted.
+            Err(Errno::NOENT) => match newest_aside(source.as_fd()).with_context(what)? {
+                Some(aside) => open_directory(&source, aside).with_context(what).map(|upper| Some((id, upper))),
+                None => Ok(None),
+            },
             Err(err) => Err(err).with_context(what),
         }
     }
+}
+
+/// The upper layer that was put aside last, `etc/upper.<number>`.
+fn newest_aside(state: BorrowedFd<'_>) -> rustix::io::Result<Option<String>> {
+    let etc = match open_directory(state, ETC) {
+        Ok(etc) => etc,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(err) => return Err(err),
+    };
+    let mut newest = None;
+    for entry in Dir::read_from(&etc)? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().ok().and_then(|name| name.strip_prefix("upper.")?.parse::<u64>().ok());
+        newest = newest.max(number);
+    }
+    Ok(newest.map(|number| format!("{}.{number}", paths::ETC_UPPER)))
 }
 
 /// Opens a directory, making it if it is missing.

@@ -89,7 +89,7 @@ impl<'a> Deployment<'a> {
         let id = digest.to_string();
         let state = State::open(physical.directory(), &id)?;
         let has_record = match &state {
-            Some(state) => state.record()?.is_some(),
+            Some(state) => state.has_record()?,
             None => false,
         };
         Ok(Self { physical, config, id, state, has_record })

@@ -39,7 +39,16 @@ impl Output {
             serde_json::to_writer_pretty(&mut bytes, &Versioned { version: JSON_VERSION, value })?;
             bytes.push(b'\n');
         } else {
-            human(&mut bytes)?;
+            let mut text = Vec::new();
+            human(&mut text)?;
+            // Names and labels come from images: they must not be able to move the cursor.
+            bytes.extend(
+                String::from_utf8_lossy(&text)
+                    .chars()
+                    .filter(|c| *c == '\n' || !c.is_control())
+                    .collect::<String>()
+                    .bytes(),
+            );
         }
         let mut stdout = io::stdout().lock();
         match stdout.write_all(&bytes).and_then(|()| stdout.flush()) {

@@ -43,15 +43,15 @@ impl<'a> Offer<'a> {
         &self.manifest.digest
     }
 
-    /// The version that the image is labelled with.
+    /// The version that the image is labelled with; not one that could do something to a terminal.
     pub fn version(&self) -> Option<&str> {
         let labels = self.config.config.config().as_ref()?.labels().as_ref()?;
-        labels.get(VERSION_LABEL).map(String::as_str)
+        labels.get(VERSION_LABEL).map(String::as_str).filter(|version| !version.contains(char::is_control))
     }
 
     /// Sum of the sizes of all layers as they are transferred.
     pub fn layer_bytes(&self) -> u64 {
-        self.manifest.layers.iter().map(|(layer, _)| layer.size).sum()
+        self.manifest.layers.iter().fold(0, |bytes: u64, (layer, _)| bytes.saturating_add(layer.size))
     }
 
     /// Sum of the sizes of those layers that the repository does not have.
@@ -59,10 +59,10 @@ impl<'a> Offer<'a> {
     /// # Errors
     /// When the repository cannot be read.
     pub fn missing_bytes(&self, repository: &Repository) -> Result<u64, FileError> {
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
         for ((layer, _), diff_id) in self.manifest.layers.iter().zip(&self.config.diff_ids) {
             if repository.stream(&layer_name(diff_id))?.is_none() {
-                bytes += layer.size;
+                bytes = bytes.saturating_add(layer.size);
             }
         }
         Ok(bytes)

@@ -63,7 +63,8 @@ pub fn new_deployment(id: &DeploymentId) -> String {
     format!("{DEPLOYMENTS}/{NEW_PREFIX}{id}")
 }
 
-/// Name of a deployment's root in the repository: `osupdate/deploy/<id>`, below `streams/refs/`.
+/// Name of a deployment's root in the repository: `osupdate/deploy/<id>`, below `streams/refs/` and
+/// below `images/refs/`.
 pub fn repository_ref(id: &DeploymentId) -> String {
     format!("{REPOSITORY_REF_PREFIX}{id}")
 }

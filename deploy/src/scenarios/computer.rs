@@ -192,12 +192,14 @@ impl Computer {
         let ids: BTreeSet<String> = model.deployments().iter().map(|item| item.id.to_string()).collect();
         assert_eq!(names(&self.root().join(paths::DEPLOYMENTS)), ids);
         let repository = Repository::open(&self.root().join(paths::REPOSITORY)).unwrap();
-        let refs = repository.refs(Namespace::Streams).unwrap();
-        let kept: BTreeSet<String> = refs
-            .iter()
-            .filter_map(|(name, _)| Some(name.strip_prefix(paths::REPOSITORY_REF_PREFIX)?.to_owned()))
-            .collect();
-        assert_eq!(kept, ids, "references");
+        for namespace in [Namespace::Streams, Namespace::Images] {
+            let refs = repository.refs(namespace).unwrap();
+            let kept: BTreeSet<String> = refs
+                .iter()
+                .filter_map(|(name, _)| Some(name.strip_prefix(paths::REPOSITORY_REF_PREFIX)?.to_owned()))
+                .collect();
+            assert_eq!(kept, ids, "references");
+        }
         assert_eq!(self.entries().len(), ids.len(), "one entry each: {:?}", self.entries());
         for deployment in model.deployments() {
             let entry = model.entry(&deployment.id).expect("it has an entry");

@@ -24,10 +24,11 @@ impl Image {
             ("usr/lib/modules/6.12/initramfs.img", format!("initramfs of {kernel}")),
             ("usr/lib/os-release", format!("PRETTY_NAME=\"Example OS\"\nVERSION_ID={version}\n")),
             ("usr/lib/bootc/kargs.d/10.toml", "kargs = [\"quiet\"]\n".to_owned()),
+            ("usr/lib/systemd/systemd-bless-boot", String::new()),
             ("etc/default.conf", format!("of version {version}")),
         ];
         let mut layer = Vec::new();
-        for directory in ["boot", "etc", "sysroot", "usr", "usr/lib", "var"] {
+        for directory in ["boot", "etc", "sysroot", "usr", "usr/lib", "usr/lib/systemd", "var"] {
             member(&mut layer, directory, b'5', b"");
         }
         for (path, contents) in &files {

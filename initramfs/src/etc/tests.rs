@@ -73,6 +73,15 @@ fn changes_are_carried_once() {
 }
 
 #[test]
+fn changes_that_were_put_aside_are_carried() {
+    let machine = Machine::new();
+    fs::create_dir_all(machine.path(OLD, "etc/upper.1")).unwrap();
+    fs::rename(machine.path(OLD, "etc/upper"), machine.path(OLD, "etc/upper.12")).unwrap();
+    assert_eq!(machine.prepare().unwrap(), Carried::From(old()));
+    assert_eq!(fs::read_to_string(machine.path(NEW, "etc/upper/hostname")).unwrap(), "mine\n");
+}
+
+#[test]
 fn an_interrupted_copy_is_begun_again() {
     let machine = Machine::new();
     let half = machine.path(NEW, "etc/upper.tmp");

@@ -5,7 +5,7 @@ use osupdate_deploy::cleanup;
 use osupdate_deploy::prepare::Source;
 use osupdate_deploy::stage::{self, Request};
 
-use super::upgrade::{finish, patience, report};
+use super::upgrade::{failed, finish, patience, report};
 use crate::cli::Context;
 use crate::exit::Outcome;
 use crate::system::System;
@@ -46,7 +46,10 @@ impl Args {
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {reference}")))?;
         // Who names an image wants it, whatever happened before.
-        let staged = stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: true })?;
+        let staged = match stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: true }) {
+            Ok(staged) => staged,
+            Err(error) => return Err(failed(context, system, error)),
+        };
         report(context, &staged)?;
         finish(context, system, &staged, self.apply)
     }

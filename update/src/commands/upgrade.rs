@@ -7,7 +7,7 @@ use osupdate_core::oci::{Offer, Platform};
 use osupdate_deploy::cleanup;
 use osupdate_deploy::plan::Staging;
 use osupdate_deploy::prepare::Source;
-use osupdate_deploy::stage::{self, Check, Request, Staged};
+use osupdate_deploy::stage::{self, Check, Request, StageError, Staged};
 use osupdate_deploy::sysroot::Patience;
 use serde::Serialize;
 
@@ -52,7 +52,10 @@ impl Args {
             context.output.write(&report, |out| report.human(out))?;
             return Ok(Outcome::Done);
         }
-        let staged = stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false })?;
+        let staged = match stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false }) {
+            Ok(staged) => staged,
+            Err(error) => return Err(failed(context, system, error)),
+        };
         report(context, &staged)?;
         finish(context, system, &staged, self.apply)
     }
@@ -61,6 +64,17 @@ impl Args {
 /// Whether to wait for others.
 pub(super) fn patience(wait: bool) -> Patience {
     if wait { Patience::Wait } else { Patience::Fail }
+}
+
+/// The error of a change that did not get done. If it was for lack of space, what it took is given back first: /var is
+/// on the same file system.
+pub(super) fn failed(context: &Context, system: System, error: StageError) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    if causes.into_iter().any(|cause| cause.kind() == io::ErrorKind::StorageFull) {
+        super::gc::collect_quietly(context, system);
+    }
+    error
 }
 
 /// Collects garbage if something was removed; reboots if asked to and if there is something new.

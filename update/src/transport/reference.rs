@@ -102,10 +102,21 @@ pub enum ParseReferenceError {
 
 impl ImageReference {
     /// Makes the path of a directory absolute, so that the reference means the same from everywhere.
+    ///
+    /// # Errors
+    /// When the absolute path cannot be written in a reference: it has a colon, or is not UTF-8.
     pub fn absolute(self) -> io::Result<Self> {
         Ok(match self {
             Self::OciLayout(OciLayoutReference { path, tag }) => {
-                Self::OciLayout(OciLayoutReference { path: std::path::absolute(path)?, tag })
+                let path = std::path::absolute(path)?;
+                if path.to_str().is_none_or(|path| path.contains(':')) {
+                    let text = format!(
+                        "the path {} cannot be part of an image reference: it has a colon or is not UTF-8",
+                        path.display()
+                    );
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+                }
+                Self::OciLayout(OciLayoutReference { path, tag })
             }
             registry @ Self::Registry(_) => registry,
         })
@@ -314,6 +325,13 @@ mod tests {
 
     fn error(text: &str) -> ParseReferenceError {
         text.parse::<ImageReference>().unwrap_err()
+    }
+
+    #[test]
+    fn path_that_a_reference_cannot_hold_is_refused() {
+        let with_colon = OciLayoutReference { path: "/mnt/usb:1/os".into(), tag: None };
+        let err = ImageReference::OciLayout(with_colon).absolute().unwrap_err().to_string();
+        assert!(err.contains("/mnt/usb:1/os"), "{err}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use osupdate_core::Digest;
 use osupdate_core::mount::attach;
 use rustix::fs::CWD;
@@ -34,6 +34,7 @@ impl Args {
     pub(super) fn run(self, repository: &RepositoryPath) -> anyhow::Result<Outcome> {
         let repository = repository.open()?;
         let digest = match self.image.parse::<Digest>() {
+            Ok(_) if self.boot => bail!("--boot goes with the name of an image, not with the digest of an EROFS image"),
             Ok(digest) => digest,
             Err(_) => {
                 let image = open(&repository, &self.image)?;

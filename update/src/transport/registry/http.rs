@@ -137,6 +137,10 @@ impl Http {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED => response,
                 other => return Ok(other),
             };
+            // Whoever we were redirected to may not ask for the registry's credentials.
+            if !self.is_registry(response.url()) {
+                return Err(self.denied(response));
+            }
             let answer = self
                 .authorization
                 .answer(&self.client, response.headers(), header.as_ref())
@@ -171,6 +175,12 @@ impl Http {
             get = get.header(AUTHORIZATION, authorization);
         }
         get.send()
+    }
+
+    /// Whether this is an address of the registry itself.
+    fn is_registry(&self, url: &Url) -> bool {
+        let place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+        Url::parse(&self.base).is_ok_and(|base| place(&base) == place(url))
     }
 
     fn denied(&self, response: Response) -> RegistryError {
