@@ -23,12 +23,16 @@ impl Images {
     /// Finds the images in the cache, or builds them; `say` is told what takes long.
     pub fn get(say: &dyn Fn(&str)) -> Result<Self> {
         let top = top();
-        say("building osupdate (release)");
-        tool::run_visibly(Command::new("make").args(["--silent", "-C"]).arg(&top).arg("build"))?;
-        tool::run_visibly(
+        fs::create_dir_all(cache()).with_context(|| format!("making {}", cache().display()))?;
+        let log = cache().join("build.log");
+        fs::write(&log, "").with_context(|| format!("writing {}", log.display()))?;
+        say(&format!("building osupdate, release mode (what is said meanwhile goes to {})", log.display()));
+        tool::run_logged(Command::new("make").args(["--silent", "-C"]).arg(&top).arg("build"), &log)?;
+        tool::run_logged(
             Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--release", "-p", "osupdate-tests", "--bin", "osupdate-test-agent"])
                 .current_dir(&top),
+            &log,
         )?;
         let context = tempfile::tempdir().context("making a directory for the image's files")?;
         let root = context.path().join("agent");
@@ -51,36 +55,39 @@ impl Images {
         let directory = cache().join(format!("images-{key}"));
         let images = Self { directory };
         if !images.directory.join("complete").exists() {
-            images.build(&top, context.path(), say)?;
+            images.build(&top, context.path(), &log, say)?;
             fs::write(images.directory.join("complete"), "")?;
         }
         Ok(images)
     }
 
-    fn build(&self, top: &Path, context: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    fn build(&self, top: &Path, context: &Path, log: &Path, say: &dyn Fn(&str)) -> Result<()> {
         fs::create_dir_all(&self.directory)?;
         let builder = top.join("examples/bls/builder");
         for version in ["1", "2"] {
             say(&format!("building version {version} of the OS image"));
-            tool::run_visibly(
+            tool::run_logged(
                 Command::new(top.join("examples/bls/build")).arg(version).env("OSUPDATE_CACHE", cache()),
+                log,
             )?;
             let base = format!("localhost/debian-bls:{version}");
             let image = format!("localhost/debian-bls-test:{version}");
-            tool::run_visibly(
+            tool::run_logged(
                 builder_command(&builder)
                     .args(["build", "--quiet", "--timestamp", "1735689600", "--tag", &image])
                     .args(["--build-arg", &format!("BASE={base}"), "--build-arg", &format!("VERSION={version}")])
                     .arg("--file")
                     .arg(top.join("tests/image/Containerfile"))
                     .arg(context),
+                log,
             )?;
             // Both compressions that images come in.
             let compression = if version == "1" { "gzip" } else { "zstd" };
-            tool::run_visibly(
+            tool::run_logged(
                 builder_command(&builder)
                     .args(["push", "--quiet", "--compression-format", compression, &image])
                     .arg(format!("oci:{}:{version}", self.layout().display())),
+                log,
             )?;
         }
         say("making the installer's disk");

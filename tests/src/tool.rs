@@ -1,8 +1,13 @@
 //! Runs the tools that the harness needs on the host.
 
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+/// Lines of a log that are shown when a command fails.
+const LOG_TAIL_LINES: usize = 40;
 
 /// Runs a command and returns its standard output; its standard error goes into the error if it fails.
 pub fn run(command: &mut Command) -> Result<String> {
@@ -14,13 +19,22 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command whose output goes to standard error as it comes: for long work.
-pub fn run_visibly(command: &mut Command) -> Result<()> {
+/// Runs a command that talks much: its output is added to a file, and the end of it goes into the error if it fails.
+pub fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     let shown = shown(command);
-    let status =
-        command.stdin(Stdio::null()).stdout(std::io::stderr()).status().with_context(|| format!("starting {shown}"))?;
+    let file = File::options().create(true).append(true).open(log);
+    let file = file.with_context(|| format!("opening {}", log.display()))?;
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()
+        .with_context(|| format!("starting {shown}"))?;
     if !status.success() {
-        bail!("{shown}: {status}");
+        let said = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        let end = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
+        bail!("{shown}: {status}; the end of {}:\n{end}", log.display());
     }
     Ok(())
 }
