@@ -95,6 +95,8 @@ impl Machine {
     pub fn start(config: &Config) -> Result<Self> {
         let directory = TempDir::new().context("making a directory for the machine")?;
         let socket = directory.path().join("agent");
+        // QEMU makes it too, but later than the socket: it must be there when somebody looks at it.
+        fs::File::create(directory.path().join("console")).context("making the console's file")?;
         let mut command = command(config, directory.path())?;
         let child = command
             .stdin(Stdio::null())
