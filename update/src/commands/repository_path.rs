@@ -1,43 +1,98 @@
-//! The option that names the repository.
+//! The options that say which repository, and what it must be like.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
-use osupdate_core::repository::{OpenError, Repository};
+use anyhow::{Context as _, anyhow};
+use clap::{ValueEnum, ValueHint};
+use osupdate_core::Algorithm;
+use osupdate_core::repository::{OpenError, Repository, Verity};
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
 
 use crate::exit::ResultExt as _;
 use crate::system;
 
 /// Where the repository of a machine is.
-const DEFAULT: &str = "/sysroot/composefs";
+const SYSTEM: &str = "/sysroot/composefs";
+/// Where the repository of a user is, below the home directory.
+const USER: &str = ".var/lib/composefs";
 
-/// The `--repo` option.
+/// Heading of these options in the help.
+const HEADING: &str = "Repository";
+
+/// The options.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct RepositoryPath {
-    /// The repository
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT)]
-    repo: PathBuf,
+    /// The repository in this directory [default: for root as with --system, else as with --user]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::DirPath, help_heading = HEADING)]
+    repo: Option<PathBuf>,
+
+    /// The repository of this system, /sysroot/composefs
+    #[arg(long, global = true, conflicts_with_all = ["repo", "user"], help_heading = HEADING)]
+    system: bool,
+
+    /// The repository of this user, ~/.var/lib/composefs
+    #[arg(long, global = true, conflicts_with = "repo", help_heading = HEADING)]
+    user: bool,
+
+    /// Digest algorithm that the repository must have; sha512 for a new one
+    #[arg(long, global = true, value_name = "ALGORITHM", help_heading = HEADING)]
+    digest: Option<DigestName>,
+
+    /// Refuse a repository that the kernel does not verify
+    #[arg(long, global = true, help_heading = HEADING)]
+    require_verity: bool,
+}
+
+/// A digest algorithm as users name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DigestName {
+    Sha512,
+    Sha256,
+}
+
+impl From<DigestName> for Algorithm {
+    fn from(name: DigestName) -> Self {
+        match name {
+            DigestName::Sha512 => Self::Sha512,
+            DigestName::Sha256 => Self::Sha256,
+        }
+    }
 }
 
 impl RepositoryPath {
-    pub(super) fn path(&self) -> &Path {
-        &self.repo
+    /// Where the repository is.
+    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.repo {
+            return Ok(path.clone());
+        }
+        if self.system || (!self.user && rustix::process::geteuid().is_root()) {
+            return Ok(PathBuf::from(SYSTEM));
+        }
+        let home = env::var_os("HOME").filter(|home| !home.is_empty());
+        let home = home.context("the repository of the user is not known: HOME is not set");
+        Ok(Path::new(&home.hint("name it with --repo PATH")?).join(USER))
     }
 
-    /// Fails if the repository's place is that of an osupdate system and this machine is not one.
-    pub(super) fn check_place(&self) -> anyhow::Result<()> {
-        if self.repo == Path::new(DEFAULT) && !Path::new(PHYSICAL_ROOT).exists() {
+    /// The digest algorithm of a repository that is made.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.digest.map_or(Algorithm::Sha512, Algorithm::from)
+    }
+
+    /// Where the repository is; fails if that is the place of an osupdate system and this machine is not one.
+    pub(super) fn checked_path(&self) -> anyhow::Result<PathBuf> {
+        let path = self.path()?;
+        if path == Path::new(SYSTEM) && !Path::new(PHYSICAL_ROOT).exists() {
             return Err(anyhow!("this is not an osupdate system: there is no {PHYSICAL_ROOT}"))
-                .hint("name the repository with --repo PATH");
+                .hint("name the repository with --repo PATH, or take that of the user with --user");
         }
-        Ok(())
+        Ok(path)
     }
 
     /// Opens the repository for a change. That of the system may be on a file system that is mounted read-only.
     pub(super) fn open_for_change(&self) -> anyhow::Result<Repository> {
-        self.check_place()?;
-        if self.repo == Path::new(DEFAULT) {
+        if self.checked_path()? == Path::new(SYSTEM) {
             system::make_writable()?;
         }
         let repository = self.open()?;
@@ -47,14 +102,33 @@ impl RepositoryPath {
 
     /// Opens the repository for reading.
     pub(super) fn open(&self) -> anyhow::Result<Repository> {
-        self.check_place()?;
-        let result = Repository::open(&self.repo);
+        let result = Repository::open(&self.checked_path()?);
         match &result {
             Err(OpenError::NotFound { path } | OpenError::NotARepository { path }) => {
-                let hint = format!("make one with: osupdate repo init --repo {}", path.display());
+                let hint = match (self.user, path.ends_with(USER)) {
+                    (true, _) => "make one with: osupdate repo init --user".to_owned(),
+                    (false, true) if self.repo.is_none() => {
+                        "name the repository with --repo PATH, or make one with: osupdate repo init".to_owned()
+                    }
+                    _ => format!("make one with: osupdate repo init --repo {}", path.display()),
+                };
                 result.hint(hint)
             }
-            _ => Ok(result?),
+            _ => self.check(result?),
         }
+    }
+
+    /// Fails unless the repository is as the options demand.
+    fn check(&self, repository: Repository) -> anyhow::Result<Repository> {
+        let path = || repository.path().display();
+        let found = repository.algorithm();
+        if let Some(wanted) = self.digest.map(Algorithm::from).filter(|wanted| *wanted != found) {
+            return Err(anyhow!("the repository {} has {} digests, not {}", path(), found.name(), wanted.name()));
+        }
+        if self.require_verity && repository.verity() == Verity::Unverified {
+            return Err(anyhow!("the kernel does not verify what is read from the repository {}", path()))
+                .hint("only a repository that was made without --unverified has fs-verity");
+        }
+        Ok(repository)
     }
 }

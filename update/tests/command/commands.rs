@@ -1,101 +1,13 @@
 //! The program as users and scripts meet it: exit statuses, messages, JSON.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use osupdate_core::oci::Platform;
 use serde_json::{Value, json};
 
 use crate::docker_registry::{DockerRegistry, have, have_registry};
-use crate::layout::Layout;
-
-/// What a run of the program left.
-#[must_use]
-struct Run {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    /// The standard output of a run that must have been successful.
-    #[track_caller]
-    fn done(self) -> String {
-        assert_eq!(self.status, 0, "{}", self.stderr);
-        self.stdout
-    }
-
-    #[track_caller]
-    fn json(self) -> Value {
-        let value: Value = serde_json::from_str(&self.done()).unwrap();
-        assert_eq!(value["version"], 1);
-        value
-    }
-
-    /// The standard error of a run that must have ended with this status, without anything on standard output.
-    #[track_caller]
-    fn failed(self, status: i32) -> String {
-        assert_eq!((self.status, self.stdout.as_str()), (status, ""), "{}", self.stderr);
-        self.stderr
-    }
-}
-
-/// A directory with a repository `repo` and an OCI layout `image`, in which the program runs.
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
-        let mut layout = Layout::create(&place.path().join("image"));
-        let base: &[(&str, &[u8])] = &[
-            ("usr/lib/modules/6.1/vmlinuz", b"a kernel"),
-            ("usr/lib/modules/6.1/initramfs.img", b"an initramfs"),
-            ("usr/lib/os-release", b"ID=test\n"),
-            ("boot/leftover", b"not booted"),
-            ("sysroot/leftover", b"not booted"),
-        ];
-        let large = [7; 10_000];
-        let layers: [&[(&str, &[u8])]; 2] = [base, &[("usr/share/large", &large)]];
-        let image = layout.image(&Platform::host().architecture, &layers);
-        layout.tag("1", &image);
-        place
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn with_repository() -> Self {
-        let place = Self::new();
-        assert!(place.run(&["repo", "init", "--unverified"]).done().starts_with("made repository repo"));
-        place
-    }
-
-    /// Runs `osupdate`, with `--repo repo` for the commands that have it.
-    fn run(&self, arguments: &[&str]) -> Run {
-        self.run_with(arguments, &[])
-    }
-
-    fn run_with(&self, arguments: &[&str], environment: &[(&str, &Path)]) -> Run {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_osupdate"));
-        command.args(arguments).current_dir(self.path());
-        // Nothing of the user who runs the test.
-        command.env_clear().env("HOME", self.path()).env("TMPDIR", self.path());
-        command.envs(environment.iter().copied());
-        if matches!(arguments.first(), Some(&("repo" | "image"))) && !arguments.contains(&"--repo") {
-            command.args(["--repo", "repo"]);
-        }
-        let output = command.output().unwrap();
-        Run {
-            status: output.status.code().unwrap(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
+use crate::place::Place;
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_wrong() {

@@ -4,5 +4,7 @@ mod commands;
 mod docker_registry;
 mod hostile;
 mod layout;
+mod place;
 mod real;
+mod repository_options;
 mod server;

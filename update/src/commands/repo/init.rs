@@ -1,7 +1,5 @@
 //! `osupdate repo init`
 
-use clap::ValueEnum;
-use osupdate_core::Algorithm;
 use osupdate_core::repository::{InitError, InitOutcome, Repository, Verity};
 use serde::Serialize;
 
@@ -17,21 +15,11 @@ use crate::exit::{Outcome, ResultExt as _};
 #[command(after_help = "\
 Examples:
   osupdate repo init --repo /srv/composefs
-  osupdate repo init --repo /tmp/scratch --unverified")]
+  osupdate repo init --repo /tmp/scratch --unverified --digest sha256")]
 pub(super) struct Args {
-    /// Digest algorithm of all files in it; bootable images have SHA-512
-    #[arg(long, value_name = "ALGORITHM", default_value = "sha512")]
-    digest: DigestName,
-
     /// Do without fs-verity: nobody notices if files in the repository change
     #[arg(long)]
     unverified: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DigestName {
-    Sha512,
-    Sha256,
 }
 
 #[derive(Serialize)]
@@ -44,13 +32,10 @@ struct Report<'a> {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        repository.check_place()?;
-        let algorithm = match self.digest {
-            DigestName::Sha512 => Algorithm::Sha512,
-            DigestName::Sha256 => Algorithm::Sha256,
-        };
+        let path = repository.checked_path()?;
+        let algorithm = repository.algorithm();
         let verity = if self.unverified { Verity::Unverified } else { Verity::Required };
-        let result = Repository::init(repository.path(), algorithm, verity);
+        let result = Repository::init(&path, algorithm, verity);
         let outcome = match &result {
             Ok(outcome) => *outcome,
             Err(InitError::NoVerity { file_system, .. }) => {
@@ -64,7 +49,7 @@ impl Args {
             }
             Err(_) => result?,
         };
-        let path = repository.path().display().to_string();
+        let path = path.display().to_string();
         let created = outcome == InitOutcome::Created;
         let report = Report { path: &path, digest: algorithm.name(), verified: !self.unverified, created };
         context.output.write(&report, |out| match created {
