@@ -26,6 +26,7 @@ pub use gc::{GcError, GcOptions, GcReport, MarkError};
 pub use image::ImageError;
 pub use init::{InitError, InitOutcome};
 pub use link::PublishError;
+pub use lock::{LockHolder, LockHolders};
 pub use metadata::MetadataError;
 pub use object::{ObjectError, ObjectWriter, StoredObject};
 pub use refs::{Namespace, RefError};
@@ -36,6 +37,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, Mode, OFlags, StatVfsMountFlags, accessat, fstatvfs, mkdirat, openat, syncfs,
@@ -110,10 +112,12 @@ pub enum OpenError {
         expected: Algorithm,
     },
     /// Somebody holds the exclusive lock.
-    #[error("the repository {} was locked by another process for {waited_secs} seconds", path.display())]
+    #[error("the repository {} is locked by {holders}; waited {waited_secs} seconds", path.display())]
     Busy {
         /// The directory.
         path: PathBuf,
+        /// Who.
+        holders: LockHolders,
         /// How long we waited.
         waited_secs: u64,
     },
@@ -157,6 +161,21 @@ pub enum NotWritable {
     File(#[from] FileError),
 }
 
+/// How to open a repository.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// How long to wait for others, now and in a later collection: for a collection of theirs, and for them in one of
+    /// ours. Zero: not at all.
+    pub lock_timeout: Duration,
+}
+
+impl Default for OpenOptions {
+    /// Two minutes.
+    fn default() -> Self {
+        Self { lock_timeout: lock::PATIENCE }
+    }
+}
+
 /// An open repository. It holds the shared lock until it is dropped, so that nothing vanishes meanwhile.
 ///
 /// One handle serves all threads. A second handle in the same process is a second user: it cannot collect garbage
@@ -167,6 +186,7 @@ pub struct Repository {
     path: PathBuf,
     metadata: Metadata,
     verity: Verity,
+    lock_timeout: Duration,
     /// False if there is no `meta.json`.
     has_metadata: bool,
     objects: OnceLock<OwnedFd>,
@@ -181,15 +201,26 @@ impl Repository {
 
     /// Opens the repository at a path relative to a directory; errors name that relative path.
     pub fn open_at(dir: BorrowedFd<'_>, path: &Path) -> Result<Self, OpenError> {
+        Self::open_with(dir, path, &OpenOptions::default())
+    }
+
+    /// Opens the repository at a path relative to a directory.
+    ///
+    /// When it has to wait, a warning in the log tells for whom.
+    pub fn open_with(dir: BorrowedFd<'_>, path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let open_error = |source: io::Error| FileError { action: "open", path: path.to_owned(), source };
         let dir = match open_directory(dir, path) {
             Ok(dir) => dir,
             Err(Errno::NOENT) => return Err(OpenError::NotFound { path: path.to_owned() }),
             Err(errno) => return Err(open_error(errno.into()).into()),
         };
-        let waiting = || tracing::info!("waiting for another process to release the repository {}", path.display());
-        lock::acquire(dir.as_fd(), lock::Mode::Shared, lock::PATIENCE, waiting).map_err(|failure| match failure {
-            lock::LockFailure::Busy => OpenError::Busy { path: path.to_owned(), waited_secs: lock::PATIENCE.as_secs() },
+        let lock_timeout = options.lock_timeout;
+        let waiting =
+            |holders| tracing::warn!("waiting for {holders}, which has locked the repository {}", path.display());
+        lock::acquire(dir.as_fd(), lock::Mode::Shared, lock_timeout, waiting).map_err(|failure| match failure {
+            lock::LockFailure::Busy(holders) => {
+                OpenError::Busy { path: path.to_owned(), holders, waited_secs: lock_timeout.as_secs() }
+            }
             lock::LockFailure::Errno(errno) => {
                 OpenError::File(FileError { action: "lock", path: path.to_owned(), source: errno.into() })
             }
@@ -222,7 +253,7 @@ impl Repository {
         };
         let path = path.to_owned();
         let (objects, writable) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { dir, path, metadata, verity, has_metadata, objects, writable })
+        Ok(Self { dir, path, metadata, verity, lock_timeout, has_metadata, objects, writable })
     }
 
     /// The algorithm of all digests here.

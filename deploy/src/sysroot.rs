@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::repository::{OpenError as RepositoryError, Repository};
+use osupdate_core::repository::{OpenError as RepositoryError, OpenOptions, Repository};
 use osupdate_record::paths;
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::MountFlags;
@@ -163,8 +163,8 @@ impl Sysroot {
     }
 
     /// Opens the repository.
-    pub fn repository(&self) -> Result<Repository, RepositoryError> {
-        Repository::open_at(self.directory.as_fd(), Path::new(paths::REPOSITORY))
+    pub fn repository(&self, options: &OpenOptions) -> Result<Repository, RepositoryError> {
+        Repository::open_with(self.directory.as_fd(), Path::new(paths::REPOSITORY), options)
     }
 
     /// Bytes that can still be written to the physical root's file system.

@@ -5,7 +5,7 @@ pub mod image;
 pub mod install;
 pub mod list;
 pub mod repo;
-mod repository_path;
+pub(crate) mod repository_path;
 pub mod rollback;
 pub mod status;
 pub mod switch;

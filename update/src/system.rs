@@ -13,6 +13,7 @@ use osupdate_deploy::survey::Survey;
 use osupdate_deploy::sysroot::{Lock, OpenError, Patience, Sysroot};
 
 use crate::cli::Context;
+use crate::commands::repository_path::LockTimeout;
 use crate::exit::ResultExt as _;
 
 /// What to do where this program has nothing to manage.
@@ -31,7 +32,12 @@ pub(crate) struct System {
 
 impl System {
     /// Opens the running system for a change; `purpose` tells others what is going on.
-    pub(crate) fn open(context: &Context, patience: Patience, purpose: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        context: &Context,
+        patience: Patience,
+        lock_timeout: LockTimeout,
+        purpose: &str,
+    ) -> anyhow::Result<Self> {
         let sysroot = hinted(Sysroot::open_for_change(Path::new(PHYSICAL_ROOT)))?;
         let booted = Booted::read()?.context("this is not an osupdate system: no composefs image was booted");
         let booted = booted.hint(NOT_OSUPDATE_HINT)?;
@@ -39,7 +45,7 @@ impl System {
             .lock(patience, purpose, &*context.observer)
             .hint("wait until it is done, or give --wait to do so here")?;
         let boot = BootPartition::find(&sysroot, Access::Write).context("cannot open the boot partition")?;
-        let repository = sysroot.repository().context("cannot open the repository")?;
+        let repository = sysroot.repository(&lock_timeout.options()).context("cannot open the repository")?;
         if let Some(entry) = preferred_by_loader() {
             let text = format!("the boot loader was told to start {entry}, whatever comes first here");
             context.observer.event(Event::Warning(&text));

@@ -66,8 +66,6 @@ pub enum FindingKind {
     MetadataParseFailed,
     /// `meta.json` has changed since the repository was opened.
     MetadataAlgorithmMismatch,
-    /// A crash has left it behind, or it is in use just now; the next collection removes it.
-    TemporaryFile,
 }
 
 impl FindingKind {
@@ -94,7 +92,6 @@ impl FindingKind {
             Self::ImageMissingObject => "image-missing-object",
             Self::MetadataParseFailed => "metadata-parse-failed",
             Self::MetadataAlgorithmMismatch => "metadata-algorithm-mismatch",
-            Self::TemporaryFile => "temporary-file",
         }
     }
 }
@@ -144,6 +141,9 @@ pub struct FsckReport {
     pub broken_links: u64,
     /// Objects that are needed, each time that one is.
     pub missing_objects: u64,
+    /// Files that a crash has left behind, or that are being written just now: nothing is wrong with that, and the next
+    /// collection removes the former. Paths in the repository.
+    pub temporary_files: Vec<String>,
 }
 
 impl FsckReport {
@@ -188,9 +188,7 @@ impl Repository {
         self.check_images(&mut report)?;
         observer.event(Event::Step("checking refs"));
         self.check_refs(&mut report)?;
-        for path in self.temporary_files()? {
-            report.find(FindingKind::TemporaryFile, &path, None);
-        }
+        report.temporary_files = self.temporary_files()?;
         report.findings.sort();
         Ok(report)
     }

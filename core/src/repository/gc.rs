@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use thiserror::Error;
 
 use super::link::{REFS, TEMPORARY_PREFIX, object_of, read_link};
-use super::lock::{self, LockFailure};
+use super::lock::{self, LockFailure, LockHolders};
 use super::{FileError, Namespace, NotWritable, OBJECTS, RefError, Repository, names, object, temporary};
 use crate::digest::Digest;
 use crate::observer::{Event, Observer};
@@ -53,10 +53,12 @@ pub struct GcReport {
 #[non_exhaustive]
 pub enum GcError {
     /// Others use the repository.
-    #[error("the repository {} was in use by other processes for {waited_secs} seconds", path.display())]
+    #[error("the repository {} is in use by {holders}; waited {waited_secs} seconds", path.display())]
     Busy {
         /// The directory.
         path: PathBuf,
+        /// Who.
+        holders: LockHolders,
         /// How long we waited.
         waited_secs: u64,
     },
@@ -91,7 +93,7 @@ struct Plan {
 impl Repository {
     /// Removes everything that no ref, and none of the extra roots, leads to; also what crashes left behind.
     ///
-    /// Waits up to two minutes until nobody else uses the repository. The handle is borrowed exclusively because no
+    /// Waits until nobody else uses the repository, as long as it was opened for. The handle is borrowed exclusively because no
     /// other thread may store objects meanwhile; objects stored but not yet named are removed. Another process may
     /// change the repository just before and just after, not during the collection.
     pub fn gc(&mut self, options: &GcOptions, observer: &dyn Observer) -> Result<GcReport, GcError> {
@@ -99,17 +101,21 @@ impl Repository {
             return self.collect(options, observer);
         }
         self.check_writable()?;
-        let waiting = || observer.event(Event::Step("waiting for other users of the repository"));
-        let locked = lock::acquire(self.dir.as_fd(), lock::Mode::Exclusive, lock::PATIENCE, waiting);
+        let waiting = |holders: LockHolders| {
+            observer.event(Event::Step(&format!("waiting for {holders}, which uses the repository")));
+        };
+        let locked = lock::acquire(self.dir.as_fd(), lock::Mode::Exclusive, self.lock_timeout, waiting);
         let collected = locked
             .map_err(|failure| match failure {
-                LockFailure::Busy => GcError::Busy { path: self.path.clone(), waited_secs: lock::PATIENCE.as_secs() },
+                LockFailure::Busy(holders) => {
+                    GcError::Busy { path: self.path.clone(), holders, waited_secs: self.lock_timeout.as_secs() }
+                }
                 LockFailure::Errno(errno) => self.file_error("lock", "", errno).into(),
             })
             .and_then(|()| self.collect(options, observer));
         // Also after a failed attempt, in which the shared lock was lost. Collections of others end.
-        match lock::acquire(self.dir.as_fd(), lock::Mode::Shared, Duration::MAX, || ()) {
-            Ok(()) | Err(LockFailure::Busy) => collected,
+        match lock::acquire(self.dir.as_fd(), lock::Mode::Shared, Duration::MAX, waiting) {
+            Ok(()) | Err(LockFailure::Busy(_)) => collected,
             Err(LockFailure::Errno(errno)) => Err(self.file_error("lock", "", errno).into()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{fsync, readlinkat, renameat, symlinkat};
+use rustix::fs::{AtFlags, fsync, readlinkat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -97,7 +97,12 @@ impl Repository {
         }
         let ((), temporary) =
             with_temporary_name(TEMPORARY_PREFIX, |name| symlinkat(target, &self.dir, name)).map_err(error)?;
-        renameat(&self.dir, &temporary, &self.dir, path).map_err(error)
+        renameat(&self.dir, &temporary, &self.dir, path).map_err(|errno| {
+            if let Err(errno) = unlinkat(&self.dir, &temporary, AtFlags::empty()) {
+                tracing::warn!("cannot remove {temporary}: {errno}, ignoring: the next collection will");
+            }
+            error(errno)
+        })
     }
 
     pub(super) fn sync_directory(&self, path: &str) -> Result<(), FileError> {

@@ -116,11 +116,11 @@ fn everything_strange_is_found() {
     symlink("../../gone", path("streams/refs/a/dangling")).unwrap();
     symlink("../../good", path("streams/refs/a/good")).unwrap();
     let image = temporary.repository.put_image(b"this is not an image").unwrap();
-    let found = findings(&temporary.repository);
+    let report = fsck(&temporary.repository);
+    assert_eq!(report.temporary_files, [".symlink-abcdefghijkl", "objects/.tmp-object-abcdefghijkl"]);
+    let found = report.findings.iter().map(ToString::to_string).collect::<Vec<_>>();
     let expected = [
-        "temporary-file: .symlink-abcdefghijkl".to_owned(),
         format!("image-invalid: images/{image}"),
-        "temporary-file: objects/.tmp-object-abcdefghijkl".to_owned(),
         format!("object-invalid-name: objects/{prefix}/README"),
         "entry-not-symlink: streams/file".to_owned(),
         "stream-open-failed: streams/no-stream: not a split stream".to_owned(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use osupdate_core::Algorithm;
 use osupdate_core::observer::Silent;
 use osupdate_core::oci::{Offer, Platform};
-use osupdate_core::repository::{Namespace, Repository, Verity};
+use osupdate_core::repository::{Namespace, OpenOptions, Repository, Verity};
 use osupdate_efi::Esp;
 use osupdate_efi::name::BootTries;
 use osupdate_efi::order::first_choice;
@@ -88,7 +88,7 @@ impl Computer {
     pub(super) fn run<T>(&self, stop_after: Option<Step>, action: impl FnOnce(&Machine<'_>) -> T) -> T {
         let sysroot = Sysroot::open(&self.root()).unwrap();
         let lock = sysroot.lock(Patience::Fail, "test", &Silent).unwrap();
-        let repository = sysroot.repository().unwrap();
+        let repository = sysroot.repository(&OpenOptions::default()).unwrap();
         let boot = BootPartition::new(self.open_esp());
         let mut machine = Machine::new(&sysroot, &repository, &boot, self.booted.clone(), &lock, &Silent);
         machine.stop_after = stop_after;

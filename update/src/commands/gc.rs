@@ -6,6 +6,7 @@ use osupdate_core::repository::GcOptions;
 use osupdate_deploy::cleanup;
 use serde::Serialize;
 
+use super::repository_path::LockTimeout;
 use super::upgrade::patience;
 use crate::cli::Context;
 use crate::exit::Outcome;
@@ -23,6 +24,9 @@ pub struct Args {
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
     wait: bool,
+
+    #[command(flatten)]
+    lock: LockTimeout,
 }
 
 /// What `--json` prints; a contract.
@@ -37,7 +41,7 @@ struct Report {
 impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let system = System::open(context, patience(self.wait), "osupdate gc")?;
+        let system = System::open(context, patience(self.wait), self.lock, "osupdate gc")?;
         let machine = system.machine(&*context.observer);
         let removed = if self.dry_run {
             let survey = machine.survey()?;

@@ -1,13 +1,15 @@
-//! The options that say which repository, and what it must be like.
+//! The options that say which repository, what it must be like, and how long to wait for it.
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{ValueEnum, ValueHint};
 use osupdate_core::Algorithm;
-use osupdate_core::repository::{OpenError, Repository, Verity};
+use osupdate_core::repository::{OpenError, OpenOptions, Repository, Verity};
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
+use rustix::fs::CWD;
 
 use crate::exit::ResultExt as _;
 use crate::system;
@@ -43,6 +45,9 @@ pub(super) struct RepositoryPath {
     /// Refuse a repository that the kernel does not verify
     #[arg(long, global = true, help_heading = HEADING)]
     require_verity: bool,
+
+    #[command(flatten)]
+    lock: LockTimeout,
 }
 
 /// A digest algorithm as users name it.
@@ -58,6 +63,21 @@ impl From<DigestName> for Algorithm {
             DigestName::Sha512 => Self::Sha512,
             DigestName::Sha256 => Self::Sha256,
         }
+    }
+}
+
+/// The `--lock-timeout` option.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct LockTimeout {
+    /// Fail if others have the repository locked for so many seconds; 0 does not wait
+    #[arg(long, global = true, help_heading = HEADING, value_name = "SECONDS", default_value_t = OpenOptions::default().lock_timeout.as_secs())]
+    lock_timeout: u64,
+}
+
+impl LockTimeout {
+    /// How to open the repository.
+    pub(crate) fn options(self) -> OpenOptions {
+        OpenOptions { lock_timeout: Duration::from_secs(self.lock_timeout) }
     }
 }
 
@@ -102,7 +122,7 @@ impl RepositoryPath {
 
     /// Opens the repository for reading.
     pub(super) fn open(&self) -> anyhow::Result<Repository> {
-        let result = Repository::open(&self.checked_path()?);
+        let result = Repository::open_with(CWD, &self.checked_path()?, &self.lock.options());
         match &result {
             Err(OpenError::NotFound { path } | OpenError::NotARepository { path }) => {
                 let hint = match (self.user, path.ends_with(USER)) {
@@ -114,6 +134,7 @@ impl RepositoryPath {
                 };
                 result.hint(hint)
             }
+            Err(OpenError::Busy { .. }) => result.hint("wait until it is done, longer with --lock-timeout SECONDS"),
             _ => self.check(result?),
         }
     }

@@ -3,6 +3,7 @@
 use osupdate_deploy::rollback::rollback;
 use serde::Serialize;
 
+use super::repository_path::LockTimeout;
 use super::upgrade::patience;
 use crate::cli::Context;
 use crate::exit::Outcome;
@@ -21,6 +22,9 @@ pub struct Args {
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
     wait: bool,
+
+    #[command(flatten)]
+    lock: LockTimeout,
 }
 
 /// What `--json` prints; a contract.
@@ -36,7 +40,7 @@ struct Report {
 impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let system = System::open(context, patience(self.wait), "osupdate rollback")?;
+        let system = System::open(context, patience(self.wait), self.lock, "osupdate rollback")?;
         let machine = system.machine(&*context.observer);
         let done = rollback(&machine)?;
         let image_version = done.record.image.version.clone();

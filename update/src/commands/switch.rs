@@ -5,6 +5,7 @@ use osupdate_deploy::cleanup;
 use osupdate_deploy::prepare::Source;
 use osupdate_deploy::stage::{self, Request};
 
+use super::repository_path::LockTimeout;
 use super::upgrade::{failed, finish, patience, report};
 use crate::cli::Context;
 use crate::exit::Outcome;
@@ -31,12 +32,15 @@ pub struct Args {
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
     wait: bool,
+
+    #[command(flatten)]
+    lock: LockTimeout,
 }
 
 impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let system = System::open(context, patience(self.wait), "osupdate switch")?;
+        let system = System::open(context, patience(self.wait), self.lock, "osupdate switch")?;
         let machine = system.machine(&*context.observer);
         let survey = cleanup::repair(&machine)?;
         // An origin must mean the same later and from everywhere.

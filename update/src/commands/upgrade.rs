@@ -11,6 +11,7 @@ use osupdate_deploy::stage::{self, Check, Request, StageError, Staged};
 use osupdate_deploy::sysroot::Patience;
 use serde::Serialize;
 
+use super::repository_path::LockTimeout;
 use crate::cli::Context;
 use crate::exit::Outcome;
 use crate::system::{self, System};
@@ -33,12 +34,15 @@ pub struct Args {
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
     wait: bool,
+
+    #[command(flatten)]
+    lock: LockTimeout,
 }
 
 impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let system = System::open(context, patience(self.wait), "osupdate upgrade")?;
+        let system = System::open(context, patience(self.wait), self.lock, "osupdate upgrade")?;
         let machine = system.machine(&*context.observer);
         let survey = if self.check { machine.survey()? } else { cleanup::repair(&machine)? };
         let source = stage::origin(&survey.model)?;

@@ -6,5 +6,6 @@ mod hostile;
 mod layout;
 mod place;
 mod real;
+mod repo;
 mod repository_options;
 mod server;

@@ -37,6 +37,7 @@ struct Report {
     images_corrupted: u64,
     broken_links: u64,
     missing_objects: u64,
+    temporary_files: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -66,6 +67,7 @@ impl Args {
             images_corrupted: checked.images_corrupted,
             broken_links: checked.broken_links,
             missing_objects: checked.missing_objects,
+            temporary_files: checked.temporary_files,
             findings: checked
                 .findings
                 .into_iter()
@@ -97,6 +99,9 @@ impl Args {
                 true => writeln!(out, "{what}: not checked")?,
                 false => writeln!(out, "{what}: {}/{checked} ok", checked.saturating_sub(corrupted))?,
             }
+        }
+        if let files @ 1.. = report.temporary_files.len() {
+            writeln!(out, "temporary files: {files}, in use or left by a crash; osupdate repo gc removes the latter")?;
         }
         match report.findings.len() {
             0 => writeln!(out, "nothing is wrong"),

@@ -45,6 +45,7 @@ impl Args {
             Err(GcError::Root { .. }) => {
                 result.hint("see what else is damaged with: osupdate repo fsck; untag the image that cannot be read")?
             }
+            Err(GcError::Busy { .. }) => result.hint("wait until they are done, longer with --lock-timeout SECONDS")?,
             other => other?,
         };
         let report = Report {

@@ -1,0 +1,65 @@
+//! `osupdate repo`, as its users see it.
+
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::place::Place;
+
+/// A process that holds a lock on the repository until it is dropped.
+struct Locker(Child);
+
+impl Locker {
+    fn new(place: &Place, how: &str) -> Self {
+        let repository = place.path().join("repo");
+        let mut command = Command::new("flock");
+        command.arg(how).arg("--no-fork").arg(&repository).args(["sh", "-c", "echo locked; exec sleep 60"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("flock of util-linux");
+        let mut line = [0; 7];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Locker {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn who_has_locked_the_repository_is_told_at_once_and_when_the_time_is_over() {
+    let place = Place::with_repository();
+    let locker = Locker::new(&place, "--exclusive");
+    let holder = format!("process {} (sleep)", locker.0.id());
+    let start = Instant::now();
+    let message = place.run(&["repo", "fsck", "--lock-timeout", "1"]).failed(1);
+    assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < Duration::from_secs(30));
+    assert_eq!(
+        message,
+        format!(
+            "warning: waiting for {holder}, which has locked the repository repo\n\
+             error: the repository repo is locked by {holder}; waited 1 seconds\n  \
+             hint: wait until it is done, longer with --lock-timeout SECONDS\n"
+        )
+    );
+    let message = place.run(&["image", "list", "--lock-timeout=0"]).failed(1);
+    assert!(message.starts_with("error: the repository repo is locked by process"), "{message}");
+}
+
+#[test]
+fn a_collection_waits_for_readers_and_goes_on_when_they_are_gone() {
+    let place = Place::with_repository();
+    let locker = Locker::new(&place, "--shared");
+    let message = place.run(&["repo", "gc", "--lock-timeout", "0"]).failed(1);
+    let holder = format!("process {} (sleep)", locker.0.id());
+    assert!(message.starts_with(&format!("error: the repository repo is in use by {holder}; waited 0")), "{message}");
+    place.run(&["repo", "gc", "--dry-run", "--lock-timeout", "0"]).done();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| place.run(&["repo", "gc", "--lock-timeout", "60"]));
+        sleep(Duration::from_millis(200));
+        drop(locker);
+        assert!(waiting.join().unwrap().done().starts_with("removed 0 objects"));
+    });
+}
