@@ -1,0 +1,104 @@
+//! What is interrupted.
+
+use std::path::Path;
+use std::process::Command;
+
+use osupdate_core::Algorithm;
+use osupdate_core::observer::Silent;
+use osupdate_core::oci::{Layout, Platform, PullOptions, pull as pull_image, untag};
+use osupdate_core::repository::{Repository, Verity};
+
+use crate::Scenario;
+use crate::directory::temporary;
+
+/// A place with an empty repository `repo` and two layouts, `bA` and `bB`, of images that share a configuration.
+fn place() -> tempfile::TempDir {
+    let dir = temporary();
+    let tar = concat!(env!("CARGO_MANIFEST_DIR"), "/../core/tests/vectors/oci/bootable.tar");
+    let status = Command::new("tar").arg("-xf").arg(tar).arg("-C").arg(dir.path()).status().unwrap();
+    assert!(status.success());
+    Repository::init(&dir.path().join("repo"), Algorithm::Sha512, Verity::Unverified).unwrap();
+    dir
+}
+
+fn open(place: &Path) -> Repository {
+    Repository::open(&place.join("repo")).unwrap()
+}
+
+fn pulled(place: &Path, layout: &str, bootable: bool) {
+    let source = Layout::open(&place.join(layout), None, &Platform::host()).unwrap();
+    let options = PullOptions { bootable, tag: Some(layout), ..PullOptions::default() };
+    pull_image(&open(place), &source, &options, &Silent).unwrap();
+}
+
+fn scenario(start: tempfile::TempDir, arguments: &[&str]) -> Scenario {
+    Scenario { start, arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() }
+}
+
+pub(crate) fn init() -> Scenario {
+    scenario(temporary(), &["repo", "init", "--unverified", "--repo", "@/repo"])
+}
+
+pub(crate) fn pull() -> Scenario {
+    scenario(place(), &["image", "pull", "oci:@/bA", "--tag", "a", "--bootable", "--repo", "@/repo"])
+}
+
+/// The same configuration, with a boot image that there was none of: names are re-pointed.
+pub(crate) fn pull_of_another_image() -> Scenario {
+    let place = place();
+    pulled(place.path(), "bA", false);
+    scenario(place, &["image", "pull", "oci:@/bB", "--tag", "b", "--bootable", "--repo", "@/repo"])
+}
+
+pub(crate) fn tag() -> Scenario {
+    let place = place();
+    pulled(place.path(), "bA", false);
+    scenario(place, &["image", "tag", "bA", "another/name", "--repo", "@/repo"])
+}
+
+pub(crate) fn collection() -> Scenario {
+    let place = place();
+    pulled(place.path(), "bA", false);
+    pulled(place.path(), "bB", true);
+    untag(&open(place.path()), "bB").unwrap();
+    open(place.path()).put_object(b"an object that nothing needs").unwrap();
+    scenario(place, &["repo", "gc", "--repo", "@/repo"])
+}
+
+#[test]
+fn making_a_repository() {
+    init().survives_being_killed();
+    init().survives_errors();
+}
+
+#[test]
+fn a_pull_that_is_killed() {
+    pull().survives_being_killed();
+}
+
+#[test]
+fn a_pull_with_errors() {
+    pull().survives_errors();
+}
+
+#[test]
+fn a_pull_that_gives_names_to_other_objects_and_is_killed() {
+    pull_of_another_image().survives_being_killed();
+}
+
+#[test]
+fn a_pull_that_gives_names_to_other_objects_with_errors() {
+    pull_of_another_image().survives_errors();
+}
+
+#[test]
+fn tagging() {
+    tag().survives_being_killed();
+    tag().survives_errors();
+}
+
+#[test]
+fn a_collection_of_garbage() {
+    collection().survives_being_killed();
+    collection().survives_errors();
+}
