@@ -3,7 +3,12 @@
 //! Layers of OCI images are tar archives from anywhere, so the reader is strict where two readers could disagree (header
 //! checksums, extension headers, sizes) and bounded in what it keeps in memory: [`EXTENSION_BYTES_MAX`] of extension
 //! headers and [`PENDING_EXTENSIONS_MAX`] of them per entry; contents are handed on as they come. Understood are ustar and
-//! old headers, GNU long names, PAX extended headers with the keys that matter for a file tree, and base-256 numbers.
+//! old headers, GNU long names, PAX extended headers with the keys that matter for a file tree, base-256 numbers, and
+//! sparse files in all forms that GNU tar has written.
+//!
+//! Passed over are global PAX headers and extended attributes under `LIBARCHIVE.xattr.`. *Rationale:* the tools that make
+//! and unpack container layers do so too, so that what runs as a container is what is booted, and images have the digest
+//! that other composefs tools compute. `bsdtar` writes attributes also in the form that is read.
 //!
 //! One parser serves two purposes. When a layer is imported, the [`Input`] is the archive itself, and every byte that is
 //! read goes into a split stream. When a file tree is built, the [`Input`] is that split stream, and large contents are
@@ -13,6 +18,7 @@
 pub(crate) mod fake;
 mod header;
 mod pax;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +27,18 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::tree::{Content, INLINE_MAX, Stat};
-use header::{BLOCK_LEN, Header};
+use header::{BLOCK_LEN, Extents, Header};
+pub use sparse::SparseMap;
+use sparse::{EXTENTS_MAX, Extent};
 
 /// Most bytes of extension headers (long names, PAX records) before one entry.
 pub const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Most extension headers before one entry.
 pub const PENDING_EXTENSIONS_MAX: usize = 16;
+
+/// Most bytes in the holes of all sparse files of one archive. They take no room in it, but have to be hashed and may have
+/// to be stored.
+pub const HOLE_BYTES_MAX: u64 = 16 << 30;
 
 /// Where an archive comes from, and where the contents of its files go.
 pub trait Input {
@@ -45,6 +57,13 @@ pub trait Input {
     /// # Errors
     /// When the bytes cannot be read or stored.
     fn contents(&mut self, size: u64) -> Result<Option<Content>, Self::Error>;
+
+    /// Turns what the archive has of a sparse file, which was the last contents, into the whole file of more than
+    /// [`INLINE_MAX`] bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read or stored.
+    fn expand(&mut self, data: Content, map: &SparseMap) -> Result<Content, Self::Error>;
 }
 
 /// One file of an archive.
@@ -120,9 +139,25 @@ pub enum FormatErrorKind {
     /// No name.
     #[error("the entry has no name")]
     EmptyName,
-    /// A sparse file.
-    #[error("{0:?} is a sparse file in tar form, which is not supported; build the layer without --sparse")]
-    Sparse(String),
+    /// The description of a sparse file is malformed, or of a form that is not known.
+    #[error("{path:?} is a sparse file with a malformed map: {problem}")]
+    Sparse {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// More than [`HOLE_BYTES_MAX`].
+    #[error(
+        "{path:?} is a sparse file of {size} bytes, with which the holes in the archive have more than \
+         {HOLE_BYTES_MAX} bytes; truncate it when building the layer"
+    )]
+    Holes {
+        /// The file.
+        path: String,
+        /// Its size.
+        size: u64,
+    },
     /// Something without contents has a size; readers do not agree on what follows it.
     #[error("{path:?} is no regular file but states {size} bytes of contents")]
     UnexpectedContents {
@@ -168,12 +203,13 @@ pub struct Reader<I> {
     offset: u64,
     header_offset: u64,
     at_end: bool,
+    hole_bytes: u64,
 }
 
 impl<I: Input> Reader<I> {
     /// A reader at the first byte of an archive.
     pub fn new(input: I) -> Self {
-        Self { input, offset: 0, header_offset: 0, at_end: false }
+        Self { input, offset: 0, header_offset: 0, at_end: false, hole_bytes: 0 }
     }
 
     /// The next entry with its contents; `None` after the end marker or where the archive ends without one.
@@ -273,15 +309,15 @@ impl<I: Input> Reader<I> {
     }
 
     fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, I::Error> {
-        let pax = extensions.pax.unwrap_or_default();
-        let path = pax.path.or(extensions.long_name).unwrap_or_else(|| header.name());
+        let mut pax = extensions.pax.unwrap_or_default();
+        let is_regular = matches!(header.typeflag, 0 | b'0' | b'7');
+        let sparse = pax.sparse.take().filter(|_| is_regular);
+        let sparse_name = sparse.as_ref().and_then(|sparse| sparse.name.clone());
+        let path = sparse_name.or(pax.path).or(extensions.long_name).unwrap_or_else(|| header.name());
         let link = pax.linkpath.or(extensions.long_link).unwrap_or_else(|| header.link_name.clone());
         let size = pax.size.unwrap_or(header.size);
         if path.is_empty() {
             return Err(self.error(FormatErrorKind::EmptyName).into());
-        }
-        if header.typeflag == b'S' || pax.sparse {
-            return Err(self.error(FormatErrorKind::Sparse(printable(&path))).into());
         }
         let (mtime_secs, mtime_nanos) = pax.mtime.unwrap_or((header.mtime_secs, 0));
         let stat = Stat {
@@ -293,17 +329,23 @@ impl<I: Input> Reader<I> {
             mtime_nanos,
             xattrs: pax.xattrs,
         };
-        if matches!(header.typeflag, b'1'..=b'6') && size != 0 {
+        // Before there was a type flag for directories, names told them.
+        let is_directory = header.typeflag == b'5' || header.typeflag == 0 && path.ends_with(b"/");
+        if (is_directory || matches!(header.typeflag, b'1'..=b'6')) && size != 0 {
             let path = printable(&path);
             return Err(self.error(FormatErrorKind::UnexpectedContents { path, size }).into());
         }
         let kind = match header.typeflag {
-            0 | b'0' | b'7' => EntryKind::Regular(self.contents(size)?),
+            _ if is_directory => EntryKind::Directory,
+            b'S' => EntryKind::Regular(self.gnu_sparse(&path, header, size)?),
+            0 | b'0' | b'7' => EntryKind::Regular(match sparse {
+                Some(sparse) => self.pax_sparse(&path, sparse, size)?,
+                None => self.contents(size)?,
+            }),
             b'1' => EntryKind::HardLink(link),
             b'2' => EntryKind::Symlink(link),
             b'3' => EntryKind::CharDevice(header.device().map_err(|kind| self.error(kind))?),
             b'4' => EntryKind::BlockDevice(header.device().map_err(|kind| self.error(kind))?),
-            b'5' => EntryKind::Directory,
             b'6' => EntryKind::Fifo,
             other => {
                 self.drop_body(size)?;
@@ -312,6 +354,105 @@ impl<I: Input> Reader<I> {
             }
         };
         Ok(Entry { path, stat, kind })
+    }
+
+    /// The contents of a file of type `S`: the list of extents may go on in blocks after the header.
+    fn gnu_sparse(&mut self, path: &[u8], header: &Header, size: u64) -> Result<Content, I::Error> {
+        let Some(sparse) = &header.sparse else {
+            return Err(self.sparse_error(path, "it is not in GNU's form").into());
+        };
+        let mut list = sparse.extents.list.clone();
+        let mut continued = sparse.extents.continued;
+        while continued {
+            let mut block = [0; BLOCK_LEN];
+            self.fill(&mut block)?;
+            let extents = Extents::parse(&block).map_err(|kind| self.error(kind))?;
+            continued = extents.continued;
+            list.extend(extents.list);
+            if list.len() > EXTENTS_MAX {
+                return Err(self.sparse_error(path, TOO_MANY).into());
+            }
+        }
+        self.sparse(path, sparse.real_size, list, size)
+    }
+
+    /// The contents of a file with PAX records about its holes.
+    fn pax_sparse(&mut self, path: &[u8], sparse: pax::Sparse, size: u64) -> Result<Content, I::Error> {
+        let Some(real_size) = sparse.real_size else {
+            return Err(self.sparse_error(path, "its size is missing").into());
+        };
+        let (numbers, data_bytes) = match sparse.version {
+            Some((1, 0)) => self.leading_map(path, size)?,
+            None | Some((0, _)) => {
+                if sparse.count.is_some_and(|count| count.checked_mul(2) != Some(sparse.numbers.len() as u64)) {
+                    return Err(self.sparse_error(path, "it is not as long as it says").into());
+                }
+                (sparse.numbers, size)
+            }
+            Some(_) => return Err(self.sparse_error(path, "its form is not known").into()),
+        };
+        let (pairs, []) = numbers.as_chunks() else {
+            return Err(self.sparse_error(path, "an offset has no length").into());
+        };
+        let extents = pairs.iter().map(|[offset, len]| Extent { offset: *offset, len: *len }).collect();
+        self.sparse(path, real_size, extents, data_bytes)
+    }
+
+    /// The map at the start of contents of `size` bytes: decimal numbers, each with a newline; first how many pairs of
+    /// offset and length follow. Returns the numbers and how many bytes come after it. It is padded to whole blocks.
+    fn leading_map(&mut self, path: &[u8], size: u64) -> Result<(Vec<u64>, u64), I::Error> {
+        let mut numbers = Vec::new();
+        let mut wanted = None;
+        let mut line = Vec::new();
+        let mut left = size;
+        loop {
+            let mut block = [0; BLOCK_LEN];
+            left = left.checked_sub(BLOCK_LEN as u64).ok_or_else(|| self.sparse_error(path, "it does not end"))?;
+            self.fill(&mut block)?;
+            for byte in block {
+                if byte != b'\n' {
+                    line.push(byte);
+                    // The longest u64.
+                    if line.len() > 20 {
+                        return Err(self.sparse_error(path, "it has something else than numbers").into());
+                    }
+                    continue;
+                }
+                let number = pax::decimal(&line).ok_or_else(|| self.sparse_error(path, "a number is not one"))?;
+                line.clear();
+                match wanted {
+                    None if number > EXTENTS_MAX as u64 => return Err(self.sparse_error(path, TOO_MANY).into()),
+                    None => wanted = Some(number as usize * 2),
+                    Some(_) => numbers.push(number),
+                }
+                if wanted == Some(numbers.len()) {
+                    return Ok((numbers, left));
+                }
+            }
+        }
+    }
+
+    /// Reads what the archive has of a sparse file and expands it.
+    fn sparse(&mut self, path: &[u8], size: u64, list: Vec<Extent>, data_bytes: u64) -> Result<Content, I::Error> {
+        let map = SparseMap::new(size, list, data_bytes).map_err(|problem| self.sparse_error(path, problem))?;
+        self.hole_bytes = self.hole_bytes.saturating_add(size - data_bytes);
+        if self.hole_bytes > HOLE_BYTES_MAX {
+            return Err(self.error(FormatErrorKind::Holes { path: printable(path), size }).into());
+        }
+        let data = self.contents(data_bytes)?;
+        match &data {
+            _ if size == data_bytes => Ok(data),
+            Content::Inline(bytes) if size <= INLINE_MAX => {
+                let mut whole = Vec::new();
+                map.expand(&mut &bytes[..], &mut whole).expect("memory can be read and written");
+                Ok(Content::Inline(whole.into()))
+            }
+            _ => self.input.expand(data, &map),
+        }
+    }
+
+    fn sparse_error(&self, path: &[u8], problem: &'static str) -> FormatError {
+        self.error(FormatErrorKind::Sparse { path: printable(path), problem })
     }
 
     fn contents(&mut self, size: u64) -> Result<Content, I::Error> {
@@ -366,6 +507,9 @@ impl<I: Input> Reader<I> {
         FormatError { offset: self.header_offset, kind }
     }
 }
+
+/// What is wrong with a map of more than [`EXTENTS_MAX`] extents.
+const TOO_MANY: &str = "it has too many parts";
 
 /// A name as text for messages, however strange its bytes are.
 fn printable(path: &[u8]) -> String {

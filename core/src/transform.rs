@@ -19,7 +19,7 @@ pub enum XattrFilter {
 }
 
 impl XattrFilter {
-    fn keeps(self, name: &[u8]) -> bool {
+    pub(crate) fn keeps(self, name: &[u8]) -> bool {
         name == b"security.capability" || self == Self::KeepUserXattrs && name.starts_with(b"user.")
     }
 }

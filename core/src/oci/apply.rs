@@ -2,7 +2,11 @@
 //!
 //! Rules: a later entry replaces an earlier one, also within a layer; a directory over a directory replaces its metadata
 //! only; `.wh.N` removes `N`; `.wh..wh..opq` hides what *lower* layers have in its directory, wherever it stands in its
-//! layer. Parents that no layer describes are made with [`implied`] metadata.
+//! layer. Parents that no layer describes are made with [`implied`] metadata. Other names that begin with `.wh..wh.` at the
+//! top, with all below them, are remains of AUFS and passed over.
+//!
+//! What the tree may hold in memory is bounded, whatever the layers say: [`ENTRIES_MAX`] files and [`TEXT_BYTES_MAX`] of
+//! names and values. Extended attributes that the image will not have are dropped at once.
 //!
 //! *Rationale.* cfsctl 0.9 lets the opaque marker also remove entries that came before it in the same layer, and refuses
 //! entries without parents. The first contradicts the OCI specification and differs only for layers that no known
@@ -12,11 +16,13 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 
 use thiserror::Error;
 
 use crate::tar::{Entry as TarEntry, EntryKind};
-use crate::tree::{Directory, Entry, Leaf, LeafId, LeafKind, NAME_MAX, Stat, Tree};
+use crate::transform::XattrFilter;
+use crate::tree::{Content, Directory, Entry, Leaf, LeafId, LeafKind, NAME_MAX, Stat, Tree};
 
 /// Deepest path; well above what file systems in use have, and few enough for recursive code.
 const DEPTH_MAX: usize = 512;
@@ -24,6 +30,11 @@ const DEPTH_MAX: usize = 512;
 const TARGET_MAX: usize = 4095;
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
+/// Most files and directories of an image, those counted that later ones replace. They take some hundred bytes each.
+const ENTRIES_MAX: usize = 4 << 20;
+/// Most bytes of names, link targets, extended attributes and small files of an image.
+const TEXT_BYTES_MAX: usize = 512 << 20;
 
 /// Why an entry of a layer cannot be put into the tree.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -63,6 +74,17 @@ pub enum ApplyErrorKind {
     /// A whiteout of nothing.
     #[error("the whiteout names no file")]
     Whiteout,
+    /// Something below a whiteout.
+    #[error("it is below a name that begins with .wh., which is for whiteouts")]
+    BelowWhiteout,
+    /// More than [`ENTRIES_MAX`].
+    #[error("the image has more than {ENTRIES_MAX} files and directories, those counted that later layers replace")]
+    TooMany,
+    /// More than [`TEXT_BYTES_MAX`].
+    #[error(
+        "the image has more than {TEXT_BYTES_MAX} bytes of names, link targets, extended attributes and small files"
+    )]
+    TooMuchText,
     /// A type flag that is not known.
     #[error("tar type flag {:?} is not supported", *.0 as char)]
     Type(u8),
@@ -86,12 +108,26 @@ enum NodeKind {
 
 struct Folder {
     stat: Stat,
+    /// The last layer with an opaque marker here.
+    opaque: usize,
     entries: BTreeMap<Box<[u8]>, Node>,
 }
 
 impl Folder {
     fn implied() -> Self {
-        Self { stat: implied(), entries: BTreeMap::new() }
+        Self::new(implied())
+    }
+
+    fn new(stat: Stat) -> Self {
+        Self { stat, opaque: 0, entries: BTreeMap::new() }
+    }
+
+    /// Does what an opaque marker of `layer` says. Further ones of the same layer find nothing to do, and cost nothing.
+    fn make_opaque(&mut self, layer: usize) {
+        if self.opaque != layer {
+            self.opaque = layer;
+            self.hide_lower(layer);
+        }
     }
 
     /// Removes all that is not from `layer`. A directory that only became a parent of something in it is as if no layer
@@ -123,16 +159,38 @@ impl Folder {
     }
 }
 
+/// What a tree takes in memory so far.
+#[derive(Default)]
+struct Budget {
+    entries: usize,
+    text_bytes: usize,
+}
+
+impl Budget {
+    fn take(&mut self, text_bytes: usize) -> Result<(), ApplyErrorKind> {
+        self.entries += 1;
+        self.text_bytes = self.text_bytes.saturating_add(text_bytes);
+        match self {
+            Self { entries, .. } if *entries > ENTRIES_MAX => Err(ApplyErrorKind::TooMany),
+            Self { text_bytes, .. } if *text_bytes > TEXT_BYTES_MAX => Err(ApplyErrorKind::TooMuchText),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Builds the tree of an image from the entries of its layers, lowest layer first.
 pub(crate) struct TreeBuilder {
     root: Folder,
     leaves: Vec<Leaf>,
     layer: usize,
+    xattrs: XattrFilter,
+    budget: Budget,
 }
 
 impl TreeBuilder {
-    pub(crate) fn new() -> Self {
-        Self { root: Folder::implied(), leaves: Vec::new(), layer: 0 }
+    /// Other extended attributes than `xattrs` lets through are dropped.
+    pub(crate) fn new(xattrs: XattrFilter) -> Self {
+        Self { root: Folder::implied(), leaves: Vec::new(), layer: 0, xattrs, budget: Budget::default() }
     }
 
     /// The entries that follow are of the next layer.
@@ -145,7 +203,8 @@ impl TreeBuilder {
     }
 
     pub(crate) fn add(&mut self, entry: TarEntry) -> Result<(), ApplyError> {
-        let TarEntry { path, stat, kind } = entry;
+        let TarEntry { path, mut stat, kind } = entry;
+        stat.xattrs.retain(|name, _| self.xattrs.keeps(name));
         self.apply(&path, stat, kind).map_err(|kind| ApplyError { path: text(&path), kind })
     }
 
@@ -158,10 +217,16 @@ impl TreeBuilder {
             self.root.stat = stat;
             return Ok(());
         };
+        if components[0].starts_with(AUFS_PREFIX) && components != [OPAQUE_MARKER] {
+            return Ok(());
+        }
+        if parents.iter().any(|parent| parent.starts_with(WHITEOUT_PREFIX)) {
+            return Err(ApplyErrorKind::BelowWhiteout);
+        }
         if *name == OPAQUE_MARKER {
             let layer = self.layer;
             if let Some(parent) = self.existing(parents)? {
-                parent.hide_lower(layer);
+                parent.make_opaque(layer);
             }
             return Ok(());
         }
@@ -174,6 +239,8 @@ impl TreeBuilder {
             }
             return Ok(());
         }
+        let xattrs = stat.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.budget.take(name.len() + xattrs)?;
         let kind = match kind {
             EntryKind::Directory => return self.add_directory(parents, name, stat),
             EntryKind::HardLink(target) => {
@@ -185,9 +252,15 @@ impl TreeBuilder {
                 if target.is_empty() || target.len() > TARGET_MAX || target.contains(&0) {
                     return Err(ApplyErrorKind::SymlinkTarget);
                 }
+                self.budget.text_bytes += target.len();
                 LeafKind::Symlink(target.into())
             }
-            EntryKind::Regular(content) => LeafKind::Regular(content),
+            EntryKind::Regular(content) => {
+                if let Content::Inline(bytes) = &content {
+                    self.budget.text_bytes += bytes.len();
+                }
+                LeafKind::Regular(content)
+            }
             EntryKind::CharDevice(device) => LeafKind::CharDevice(device),
             EntryKind::BlockDevice(device) => LeafKind::BlockDevice(device),
             EntryKind::Fifo => LeafKind::Fifo,
@@ -207,8 +280,7 @@ impl TreeBuilder {
                 folder.stat = stat;
             }
             _ => {
-                let folder = Folder { stat, entries: BTreeMap::new() };
-                entries.insert(name.into(), Node { layer, kind: NodeKind::Directory(folder) });
+                entries.insert(name.into(), Node { layer, kind: NodeKind::Directory(Folder::new(stat)) });
             }
         }
         Ok(())
@@ -225,8 +297,14 @@ impl TreeBuilder {
         let layer = self.layer;
         let mut folder = &mut self.root;
         for (i, name) in path.iter().enumerate() {
-            let new = || Node { layer, kind: NodeKind::Directory(Folder::implied()) };
-            folder = match &mut folder.entries.entry((*name).into()).or_insert_with(new).kind {
+            let node = match folder.entries.entry((*name).into()) {
+                Slot::Occupied(slot) => slot.into_mut(),
+                Slot::Vacant(slot) => {
+                    self.budget.take(name.len())?;
+                    slot.insert(Node { layer, kind: NodeKind::Directory(Folder::implied()) })
+                }
+            };
+            folder = match &mut node.kind {
                 NodeKind::Directory(child) => child,
                 NodeKind::Leaf(_) => return Err(not_directory(&path[..=i])),
             };

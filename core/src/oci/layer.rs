@@ -8,6 +8,7 @@
 //! The merged stream equals the uncompressed layer byte by byte, so its SHA-256 is the diff_id, which is verified here,
 //! as the blob's digest is: layers are found again by their diff_id and would otherwise poison other images.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::sync::atomic::AtomicBool;
 
@@ -18,10 +19,11 @@ use super::decompress::{Blob, BlobFault, Compression, Decoder};
 use super::digest::{ContentDigest, ContentHasher};
 use super::manifest::BlobDescriptor;
 use crate::digest::Digest;
+use crate::fsverity::Hasher;
 use crate::observer::Observer;
 use crate::repository::{ObjectError, Repository, StreamError};
 use crate::splitstream::{Chunk, Chunks, ContentType, ReadError, Writer};
-use crate::tar::{self, FormatError, Input};
+use crate::tar::{self, FormatError, Input, SparseMap};
 use crate::tree::Content;
 
 /// Most bytes between two stored files, which have to be kept in memory; half a million headers.
@@ -100,6 +102,18 @@ pub enum StoredLayerError {
     /// An object stands where there should be headers, or the other way round.
     #[error("the layer's split stream does not follow its tar headers")]
     Chunking,
+    /// The contents of a sparse file cannot be read.
+    #[error("cannot read a sparse file of the layer")]
+    Expand(#[source] io::Error),
+    /// The contents of a sparse file are not kept by the stream.
+    #[error("the layer's split stream does not refer to {digest}, which a sparse file of it expands to")]
+    Expanded {
+        /// The whole file.
+        digest: Digest,
+    },
+    /// An object cannot be opened.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// An entry does not fit into the tree.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -233,13 +247,28 @@ impl Input for Import<'_> {
         self.inline_run_bytes = 0;
         Ok(Some(Content::object(digest, size)))
     }
+
+    /// The whole file becomes an object too, which the stream keeps.
+    fn expand(&mut self, data: Content, map: &SparseMap) -> Result<Content, LayerError> {
+        let mut object = self.repository.new_object()?;
+        map.expand(&mut *self.repository.open_content(&data)?, &mut object).map_err(LayerError::Write)?;
+        let digest = object.finish()?.digest;
+        self.stream.object_ref(digest);
+        Ok(Content::object(digest, map.size()))
+    }
 }
 
 /// Applies the entries of a stored layer to the tree that is being built.
 pub(crate) fn apply(repository: &Repository, stream: &Digest, tree: &mut TreeBuilder) -> Result<(), StoredLayerError> {
     let stream = repository.open_stream(stream, Some(ContentType::Layer))?;
     tree.next_layer();
-    let mut reader = tar::Reader::new(Stored { chunks: stream.chunks(), inline: io::Cursor::default() });
+    let mut reader = tar::Reader::new(Stored {
+        repository,
+        chunks: stream.chunks(),
+        objects: stream.object_refs(),
+        kept: None,
+        inline: io::Cursor::default(),
+    });
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }
@@ -247,7 +276,11 @@ pub(crate) fn apply(repository: &Repository, stream: &Digest, tree: &mut TreeBui
 }
 
 struct Stored<'a> {
+    repository: &'a Repository,
     chunks: Chunks<'a>,
+    objects: &'a [Digest],
+    /// The same, made for the first sparse file.
+    kept: Option<HashSet<Digest>>,
     /// What is left of the inline piece in hand.
     inline: io::Cursor<Vec<u8>>,
 }
@@ -280,5 +313,17 @@ impl Input for Stored<'_> {
             Some(Chunk::Inline(_)) => Err(StoredLayerError::Chunking),
             None => Ok(None),
         }
+    }
+
+    /// Nothing in the stream tells which object is the whole file: it is computed, and cannot be another one.
+    fn expand(&mut self, data: Content, map: &SparseMap) -> Result<Content, StoredLayerError> {
+        let mut hasher = Hasher::new(self.repository.algorithm());
+        map.expand(&mut *self.repository.open_content(&data)?, &mut hasher).map_err(StoredLayerError::Expand)?;
+        let digest = hasher.finish();
+        let kept = self.kept.get_or_insert_with(|| self.objects.iter().copied().collect());
+        if !kept.contains(&digest) {
+            return Err(StoredLayerError::Expanded { digest });
+        }
+        Ok(Content::object(digest, map.size()))
     }
 }

@@ -282,7 +282,7 @@ pub fn image_tree(repository: &Repository, image: &StoredImage) -> Result<Tree, 
 }
 
 pub(crate) fn build_tree(repository: &Repository, layers: &[(ContentDigest, Digest)]) -> Result<Tree, TreeError> {
-    let mut builder = TreeBuilder::new();
+    let mut builder = TreeBuilder::new(XattrFilter::AllowlistOnly);
     for (diff_id, stream) in layers {
         layer::apply(repository, stream, &mut builder)
             .map_err(|source| TreeError::Layer { diff_id: *diff_id, source: Box::new(source) })?;

@@ -91,6 +91,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Refers to an object that belongs to the stream and is not a part of it, so that it is kept.
+    ///
+    /// # Panics
+    /// If the digest is of another algorithm than the stream's.
+    pub fn object_ref(&mut self, digest: Digest) {
+        self.check(&digest);
+        self.object_refs.index_of(digest);
+    }
+
     /// Names another object under a label, which may not contain NUL. A label given twice names the later object.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::FormatErrorKind;
+use super::sparse::Extent;
 
 /// Headers are one block; contents are padded to blocks.
 pub(super) const BLOCK_LEN: usize = 512;
@@ -30,7 +31,40 @@ struct Raw {
     _pad: [u8; 12],
 }
 
-const _: () = assert!(size_of::<Raw>() == BLOCK_LEN);
+/// What GNU has in the place of prefix and padding.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawGnu {
+    _before: [u8; 345],
+    _times: [u8; 24],
+    _offset: [u8; 12],
+    _long_names: [u8; 4],
+    _unused: u8,
+    extents: [RawExtent; 4],
+    is_extended: u8,
+    real_size: [u8; 12],
+    _pad: [u8; 17],
+}
+
+/// A block that continues the list of a GNU header or of the block before it.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawExtension {
+    extents: [RawExtent; 21],
+    is_extended: u8,
+    _pad: [u8; 7],
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawExtent {
+    offset: [u8; 12],
+    len: [u8; 12],
+}
+
+const _: () = assert!(
+    size_of::<Raw>() == BLOCK_LEN && size_of::<RawGnu>() == BLOCK_LEN && size_of::<RawExtension>() == BLOCK_LEN
+);
 
 /// Which form of header it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +90,46 @@ pub(super) struct Header {
     prefix: Vec<u8>,
     device_major: [u8; 8],
     device_minor: [u8; 8],
+    /// Of sparse files (type flag `S`) only.
+    pub(super) sparse: Option<GnuSparse>,
+}
+
+/// What a header of type `S` says about the file.
+#[derive(Debug)]
+pub(super) struct GnuSparse {
+    pub(super) real_size: u64,
+    pub(super) extents: Extents,
+}
+
+/// A part of the list of a sparse file's data.
+#[derive(Debug)]
+pub(super) struct Extents {
+    pub(super) list: Vec<Extent>,
+    /// The list goes on in the next block.
+    pub(super) continued: bool,
+}
+
+impl Extents {
+    /// Reads a block that follows a header of type `S`.
+    pub(super) fn parse(block: &[u8; BLOCK_LEN]) -> Result<Self, FormatErrorKind> {
+        let raw = RawExtension::ref_from_bytes(block).expect("the extension is as long as a block");
+        Self::read(&raw.extents, raw.is_extended)
+    }
+
+    fn read(raw: &[RawExtent], is_extended: u8) -> Result<Self, FormatErrorKind> {
+        let unsigned = |field: &[u8]| {
+            number(field).and_then(|n| u64::try_from(n).ok()).ok_or(FormatErrorKind::Number("sparse extent"))
+        };
+        let used = raw.iter().take_while(|extent| extent.len[0] != 0);
+        let list: Vec<Extent> = used
+            .map(|extent| Ok(Extent { offset: unsigned(&extent.offset)?, len: unsigned(&extent.len)? }))
+            .collect::<Result<_, _>>()?;
+        // Readers do not agree on what comes after an unused place.
+        if is_extended != 0 && list.len() < raw.len() {
+            return Err(FormatErrorKind::Number("sparse extent"));
+        }
+        Ok(Self { list, continued: is_extended != 0 })
+    }
 }
 
 impl Header {
@@ -72,8 +146,16 @@ impl Header {
             |field: &[u8], name| number(field).and_then(|n| u64::try_from(n).ok()).ok_or(FormatErrorKind::Number(name));
         let signed =
             |field: &[u8], name| number(field).and_then(|n| i64::try_from(n).ok()).ok_or(FormatErrorKind::Number(name));
+        let sparse = if raw.typeflag == b'S' && flavour == Flavour::Gnu {
+            let gnu = RawGnu::ref_from_bytes(block).expect("the header is as long as a block");
+            let extents = Extents::read(&gnu.extents, gnu.is_extended)?;
+            Some(GnuSparse { real_size: unsigned(&gnu.real_size, "real size")?, extents })
+        } else {
+            None
+        };
         Ok(Self {
             flavour,
+            sparse,
             typeflag: raw.typeflag,
             mode: (unsigned(&raw.mode, "mode")? & 0o7777) as u16,
             uid: signed(&raw.uid, "uid")? as u64,

@@ -8,6 +8,42 @@ const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 /// Prefix of the keys that describe sparse files.
 const SPARSE_PREFIX: &[u8] = b"GNU.sparse.";
 
+/// What the keys of sparse files say. Three forms have been in use, told apart by what is there.
+#[derive(Debug, Default)]
+pub(super) struct Sparse {
+    /// Forms 0.1 and 1.0; goes before `path`, which is made up.
+    pub(super) name: Option<Vec<u8>>,
+    /// `GNU.sparse.size` or `GNU.sparse.realsize`.
+    pub(super) real_size: Option<u64>,
+    /// Form 1.0 and later; 1.0 has the map at the start of the contents.
+    pub(super) version: Option<(u64, u64)>,
+    /// Number of extents, in forms 0.0 and 0.1.
+    pub(super) count: Option<u64>,
+    /// Offsets and lengths in turn: form 0.0 has records for each, 0.1 all in one.
+    pub(super) numbers: Vec<u64>,
+}
+
+impl Sparse {
+    /// Takes a record whose key had the prefix.
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let odd = self.numbers.len() % 2 == 1;
+        match key {
+            b"name" => self.name = present(value).map(<[u8]>::to_vec),
+            b"size" | b"realsize" => self.real_size = Some(decimal(value)?),
+            b"major" => self.version.get_or_insert_default().0 = decimal(value)?,
+            b"minor" => self.version.get_or_insert_default().1 = decimal(value)?,
+            b"numblocks" => self.count = Some(decimal(value)?),
+            b"offset" if !odd => self.numbers.push(decimal(value)?),
+            b"numbytes" if odd => self.numbers.push(decimal(value)?),
+            b"offset" | b"numbytes" => return None,
+            b"map" if value.is_empty() => self.numbers.clear(),
+            b"map" => self.numbers = value.split(|byte| *byte == b',').map(decimal).collect::<Option<_>>()?,
+            _ => {}
+        }
+        Some(())
+    }
+}
+
 /// What one extended header says; absent where it says nothing.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -19,7 +55,7 @@ pub(super) struct Records {
     /// Seconds since the epoch and nanoseconds after them.
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: Xattrs,
-    pub(super) sparse: bool,
+    pub(super) sparse: Option<Sparse>,
 }
 
 /// Reads all records. The last record of a key counts; an empty value means that the header's own value stands.
@@ -39,7 +75,10 @@ pub(super) fn parse(mut body: &[u8]) -> Result<Records, FormatErrorKind> {
             b"gid" => records.gid = optional(value, decimal).ok_or(bad("gid"))?,
             b"mtime" => records.mtime = optional(value, time).ok_or(bad("mtime"))?,
             _ => {
-                records.sparse |= key.starts_with(SPARSE_PREFIX);
+                if let Some(key) = key.strip_prefix(SPARSE_PREFIX) {
+                    let sparse = records.sparse.get_or_insert_default();
+                    sparse.record(key, value).ok_or(bad("GNU.sparse"))?;
+                }
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX).filter(|name| !name.is_empty()) {
                     records.xattrs.insert(name.into(), value.into());
                 }
@@ -71,7 +110,7 @@ fn optional<T>(value: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<Option
     }
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -22,6 +22,12 @@ impl Input for Memory<'_> {
         self.0 = rest;
         Ok(Some(Content::object(object(body[0]), size)))
     }
+
+    /// The size is all that is expanded.
+    fn expand(&mut self, data: Content, map: &SparseMap) -> Result<Content, FormatError> {
+        assert_eq!(data.size(), map.data_bytes());
+        Ok(Content::object(object(b'*'), map.size()))
+    }
 }
 
 fn object(byte: u8) -> Digest {
@@ -157,11 +163,147 @@ fn what_readers_would_understand_differently_is_refused() {
     assert_eq!(read(&nameless), Err(FormatErrorKind::EmptyName));
 }
 
+/// An archive with one sparse file in GNU's form; the list of extents goes on in further blocks.
+fn gnu_sparse(real_size: u64, extents: &[(u64, u64)], data: &[u8]) -> Vec<u8> {
+    let pair = |(offset, len): &(u64, u64)| format!("{offset:011o}\0{len:011o}\0").into_bytes();
+    let mut archive = Archive::default();
+    let block = archive.header(b"f", &Fields { size: data.len() as u64, ..Fields::new(b'S') });
+    block[257..265].copy_from_slice(b"ustar  \0");
+    let (first, rest) = extents.split_at(extents.len().min(4));
+    for (i, extent) in first.iter().enumerate() {
+        block[386 + 24 * i..410 + 24 * i].copy_from_slice(&pair(extent));
+    }
+    block[482] = u8::from(!rest.is_empty());
+    block[483..495].copy_from_slice(format!("{real_size:011o}\0").as_bytes());
+    sum(block);
+    let mut chunks = rest.chunks(21).peekable();
+    while let Some(chunk) = chunks.next() {
+        let mut block: Vec<u8> = chunk.iter().flat_map(pair).collect();
+        block.resize(512, 0);
+        block[504] = u8::from(chunks.peek().is_some());
+        archive.0.extend(block);
+    }
+    archive.body(data);
+    archive.file("next", b"").end()
+}
+
+#[track_caller]
+fn check_sparse(archive: &[u8], expected: Content) {
+    let entries = read(archive).unwrap();
+    assert_eq!(entries[0].path, b"f");
+    assert_eq!(entries[0].kind, EntryKind::Regular(expected));
+    assert_eq!(entries[1].path, b"next");
+}
+
 #[test]
-fn sparse_files_are_refused() {
-    let sparse = Err(FormatErrorKind::Sparse("f".into()));
-    assert_eq!(read(&Archive::default().entry(b'S', "f", b"").end()), sparse);
-    assert_eq!(read(&Archive::default().pax(&[("GNU.sparse.major", b"1")]).file("f", b"").end()), sparse);
+fn sparse_files_are_expanded() {
+    let expanded = |size| Content::object(object(b'*'), size);
+    let inline = |bytes: &[u8]| Content::Inline(bytes.into());
+    check_sparse(&gnu_sparse(5, &[(1, 2), (4, 1)], b"abc"), inline(b"\0ab\0c"));
+    check_sparse(&gnu_sparse(5, &[(1, 2), (5, 0)], b"ab"), inline(b"\0ab\0\0"));
+    check_sparse(&gnu_sparse(5, &[], b""), inline(&[0; 5]));
+    check_sparse(&gnu_sparse(1000, &[], b""), expanded(1000));
+    check_sparse(&gnu_sparse(1000, &[(100, 70)], &[b'd'; 70]), expanded(1000));
+    // Without a hole it is a file like others.
+    check_sparse(&gnu_sparse(70, &[(0, 70)], &[b'd'; 70]), Content::object(object(b'd'), 70));
+    for count in [4, 5, 25, 26, 47] {
+        let extents: Vec<_> = (0..count).map(|i| (i * 1000, 2)).collect();
+        check_sparse(&gnu_sparse(90_000, &extents, &vec![b'd'; 2 * count as usize]), expanded(90_000));
+    }
+    let pax = |records: &[(&str, &[u8])], body: &[u8]| {
+        Archive::default().pax(records).file("f", body).file("next", b"").end()
+    };
+    let form_00: [(&str, &[u8]); 6] = [
+        ("GNU.sparse.size", b"5"),
+        ("GNU.sparse.numblocks", b"2"),
+        ("GNU.sparse.offset", b"1"),
+        ("GNU.sparse.numbytes", b"2"),
+        ("GNU.sparse.offset", b"4"),
+        ("GNU.sparse.numbytes", b"1"),
+    ];
+    check_sparse(&pax(&form_00, b"abc"), inline(b"\0ab\0c"));
+    let form_01: [(&str, &[u8]); 5] = [
+        ("GNU.sparse.name", b"f"),
+        ("GNU.sparse.size", b"5"),
+        ("GNU.sparse.numblocks", b"2"),
+        ("GNU.sparse.map", b"1,2,4,1"),
+        ("path", b"./GNUSparseFile.1/f"),
+    ];
+    check_sparse(&pax(&form_01, b"abc"), inline(b"\0ab\0c"));
+    let form_10: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"f"),
+        ("GNU.sparse.realsize", b"5"),
+    ];
+    let mut body = b"2\n1\n2\n4\n1\n".to_vec();
+    body.resize(512, 0);
+    body.extend(b"abc");
+    check_sparse(&pax(&form_10, &body), inline(b"\0ab\0c"));
+    // A map of several blocks.
+    let mut body = b"300\n".to_vec();
+    (0..300).for_each(|i| body.extend(format!("{}\n1\n", i * 100).bytes()));
+    body.resize(body.len().next_multiple_of(512), 0);
+    body.extend([b'd'; 300]);
+    let mut large = form_10;
+    large[3].1 = b"40000";
+    check_sparse(&pax(&large, &body), expanded(40_000));
+}
+
+#[test]
+fn sparse_files_with_a_malformed_map_are_refused() {
+    let problem = |archive: &[u8]| match read(archive) {
+        Err(FormatErrorKind::Sparse { path, problem }) if path == "f" => problem,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(problem(&gnu_sparse(5, &[(1, 2), (2, 1)], b"abc")), "parts overlap or are not in order");
+    assert_eq!(problem(&gnu_sparse(5, &[(1, 2), (4, 2)], b"abcd")), "a part is beyond the end");
+    assert_eq!(problem(&gnu_sparse(5, &[(1, 2)], b"abc")), "the parts are not as long as the contents");
+    assert_eq!(problem(&Archive::default().entry(b'S', "f", b"").end()), "it is not in GNU's form");
+    let pax = |records: &[(&str, &[u8])], body: &[u8]| Archive::default().pax(records).file("f", body).end();
+    let size: (&str, &[u8]) = ("GNU.sparse.size", b"5");
+    assert_eq!(problem(&pax(&[("GNU.sparse.major", b"1"), size], b"")), "it does not end");
+    assert_eq!(problem(&pax(&[("GNU.sparse.major", b"2"), size], b"")), "its form is not known");
+    assert_eq!(problem(&pax(&[("GNU.sparse.map", b"0,1")], b"")), "its size is missing");
+    assert_eq!(problem(&pax(&[size, ("GNU.sparse.map", b"0,1,4")], b"")), "an offset has no length");
+    let count: (&str, &[u8]) = ("GNU.sparse.numblocks", b"2");
+    assert_eq!(problem(&pax(&[size, count, ("GNU.sparse.map", b"0,1")], b"")), "it is not as long as it says");
+    let leading = |text: &[u8]| {
+        let mut body = text.to_vec();
+        body.resize(1024, b'0');
+        pax(&[("GNU.sparse.major", b"1"), size], &body)
+    };
+    assert_eq!(problem(&leading(b"1\n0\nx\n")), "a number is not one");
+    assert_eq!(problem(&leading(b"1\n0\n1")), "it has something else than numbers");
+    assert_eq!(problem(&leading(b"99999999999999999\n0\n1\n")), "it has too many parts");
+    for records in [("GNU.sparse.offset", "-1"), ("GNU.sparse.numbytes", "1"), ("GNU.sparse.size", "x")] {
+        let bad = Err(FormatErrorKind::Pax(PaxField::Key("GNU.sparse")));
+        assert_eq!(read(&pax(&[(records.0, records.1.as_bytes())], b"")), bad, "{records:?}");
+    }
+}
+
+#[test]
+fn the_holes_of_an_archive_are_bounded() {
+    let half = HOLE_BYTES_MAX / 2 + 1;
+    let size = half.to_string();
+    let records: [(&str, &[u8]); 2] = [("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", b"")];
+    let mut archive = Archive::default();
+    archive.pax(&records).file("f", b"");
+    let one = archive.0.clone();
+    assert_eq!(read(&one).unwrap().len(), 1);
+    let two = archive.pax(&records).file("g", b"").end();
+    assert_eq!(read(&two), Err(FormatErrorKind::Holes { path: "g".into(), size: half }));
+}
+
+#[test]
+fn names_that_end_in_a_slash_are_directories_where_there_is_no_type() {
+    let mut archive = Archive::default();
+    archive.header(b"d/", &Fields::new(0));
+    archive.header(b"f", &Fields::new(0));
+    archive.header(b"g/", &Fields::new(b'0'));
+    let kinds: Vec<_> = read(&archive.end()).unwrap().into_iter().map(|entry| entry.kind).collect();
+    let empty = EntryKind::Regular(Content::Inline([].into()));
+    assert_eq!(kinds, [EntryKind::Directory, empty.clone(), empty]);
 }
 
 #[test]
@@ -185,6 +327,13 @@ fn extension_headers_are_bounded() {
 fn global_headers_are_passed_over() {
     let bytes = Archive::default().entry(b'g', "x", b"12 path=a=b\n").file("f", b"").end();
     assert_eq!(paths(&bytes), ["f"]);
+}
+
+#[test]
+fn extended_attributes_in_another_programs_form_are_passed_over() {
+    let records: [(&str, &[u8]); 2] = [("LIBARCHIVE.xattr.user.a", b"MQ"), ("SCHILY.xattr.user.b", b"2")];
+    let entries = read(&Archive::default().pax(&records).file("f", b"").end()).unwrap();
+    assert_eq!(entries[0].stat.xattrs.keys().collect::<Vec<_>>(), [&b"user.b"[..].into()]);
 }
 
 #[test]

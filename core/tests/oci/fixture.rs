@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use osupdate_core::observer::{Event, Observer};
 use osupdate_core::oci::{BlobDescriptor, ContentDigest, ImageSource, Layout, Platform, SourceError};
 use osupdate_core::repository::{Repository, Verity};
-use osupdate_core::tar::{EntryKind, FormatError, Input, Reader};
+use osupdate_core::splitstream::Chunk;
+use osupdate_core::tar::{EntryKind, FormatError, Input, Reader, SparseMap};
 use osupdate_core::tree::Content;
 use osupdate_core::{Algorithm, Digest, fsverity};
 use serde_json::json;
@@ -75,6 +76,10 @@ impl Input for Memory<'_> {
         self.0 = rest;
         self.1.push(body);
         Ok(Some(Content::object(digest(body), size)))
+    }
+
+    fn expand(&mut self, _: Content, _: &SparseMap) -> Result<Content, FormatError> {
+        panic!("a sparse file in a vector");
     }
 }
 
@@ -188,6 +193,18 @@ fn header(name: &str, typeflag: u8, size: usize) -> Vec<u8> {
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
+}
+
+/// The uncompressed layer that a stream was made of.
+pub(crate) fn merged(repository: &Repository, stream: &Digest) -> Vec<u8> {
+    let mut merged = Vec::new();
+    for chunk in repository.open_stream(stream, None).unwrap().chunks() {
+        match chunk.unwrap() {
+            Chunk::Inline(bytes) => merged.extend(bytes),
+            Chunk::External(digest) => merged.extend(repository.read_object(&digest).unwrap()),
+        }
+    }
+    merged
 }
 
 /// All files of a repository: path, symlink target or size.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::tar::fake::Archive;
-use crate::tar::{FormatError, Input, Reader};
+use crate::tar::{FormatError, Input, Reader, SparseMap};
 use crate::tree::Content;
 
 struct Memory(Vec<u8>, usize);
@@ -19,10 +19,14 @@ impl Input for Memory {
     fn contents(&mut self, _: u64) -> Result<Option<Content>, FormatError> {
         panic!("no large files here");
     }
+
+    fn expand(&mut self, _: Content, _: &SparseMap) -> Result<Content, FormatError> {
+        panic!("no sparse files here");
+    }
 }
 
 fn build(layers: &mut [Archive]) -> Result<Tree, ApplyErrorKind> {
-    let mut builder = TreeBuilder::new();
+    let mut builder = TreeBuilder::new(XattrFilter::AllowlistOnly);
     for layer in layers {
         builder.next_layer();
         let mut reader = Reader::new(Memory(layer.end(), 0));
@@ -94,6 +98,62 @@ fn opaque_markers_hide_lower_layers_only() {
 }
 
 #[test]
+fn remains_of_aufs_are_passed_over() {
+    check(
+        [layer(|a| a.file(".wh..wh.aufs", b"").directory(".wh..wh.plnk").file(".wh..wh.plnk/1.2", b"").file("f", b""))],
+        &["f"],
+    );
+    check([layer(|a| a.file("f", b"")), layer(|a| a.file(".wh..wh..opq", b"").file("g", b""))], &["g"]);
+}
+
+#[test]
+fn an_opaque_marker_that_is_repeated_costs_nothing() {
+    let mut archive = Archive::default();
+    for i in 0..2000 {
+        archive.file(&format!("d/{i}"), b"").file("d/.wh..wh..opq", b"");
+    }
+    let mut lower = Archive::default();
+    lower.file("d/old", b"");
+    let tree = build(&mut [lower, archive]).unwrap();
+    assert_eq!(tree.directory("d").unwrap().entries.len(), 2000);
+}
+
+#[test]
+fn only_wanted_extended_attributes_are_kept_in_memory() {
+    let mut archive = Archive::default();
+    let records: [(&str, &[u8]); 3] =
+        [("SCHILY.xattr.trusted.x", b"1"), ("SCHILY.xattr.security.capability", b"2"), ("SCHILY.xattr.user.x", b"3")];
+    archive.pax(&records).file("f", b"").pax(&records).directory("d");
+    let tree = build(&mut [archive]).unwrap();
+    for xattrs in [&tree.leaves[0].stat.xattrs, &tree.directory("d").unwrap().stat.xattrs] {
+        assert_eq!(xattrs.keys().collect::<Vec<_>>(), [&b"security.capability"[..].into()]);
+    }
+}
+
+#[test]
+fn what_a_tree_takes_in_memory_is_bounded() {
+    let mut budget = Budget::default();
+    budget.take(TEXT_BYTES_MAX).unwrap();
+    assert_eq!(budget.take(1), Err(ApplyErrorKind::TooMuchText));
+    let mut budget = Budget { entries: ENTRIES_MAX, text_bytes: 0 };
+    assert_eq!(budget.take(1), Err(ApplyErrorKind::TooMany));
+
+    // Everything that takes memory is counted, also what is replaced and what is only implied.
+    let mut builder = TreeBuilder::new(XattrFilter::KeepUserXattrs);
+    let value = vec![b'v'; 100_000];
+    let mut archive = Archive::default();
+    for _ in 0..3 {
+        archive.pax(&[("SCHILY.xattr.user.x", &value)]).file("a/b/c", b"");
+    }
+    let mut reader = Reader::new(Memory(archive.end(), 0));
+    while let Some(entry) = reader.next_entry().unwrap() {
+        builder.add(entry).unwrap();
+    }
+    assert_eq!(builder.budget.entries, 3 + 2);
+    assert!(builder.budget.text_bytes > 300_000);
+}
+
+#[test]
 fn a_directory_that_an_opaque_marker_hides_keeps_nothing_but_new_children() {
     let mut lower = Archive::default();
     lower.pax(&[("mtime", b"77")]).directory("d/sub").file("d/sub/old", b"");
@@ -148,6 +208,7 @@ fn what_cannot_be_is_refused() {
     refused(|a| a.link(b'1', "b", "/"), ApplyErrorKind::HardLinkTarget("/".into()));
     refused(|a| a.link(b'2', "b", ""), ApplyErrorKind::SymlinkTarget);
     refused(|a| a.file(".wh.", b""), ApplyErrorKind::Whiteout);
+    refused(|a| a.file("d/.wh.a/b", b""), ApplyErrorKind::BelowWhiteout);
     refused(|a| a.entry(b'V', "label", b""), ApplyErrorKind::Type(b'V'));
     refused(|a| a.pax(&[("path", b"a\0b")]).file("x", b""), ApplyErrorKind::Name);
     refused(|a| a.pax(&[("path", &[b'n'; 256])]).file("x", b""), ApplyErrorKind::Name);
