@@ -7,3 +7,5 @@ mod known_answers;
 mod layout;
 mod pull;
 mod tags;
+mod tar_tools;
+mod tools;
