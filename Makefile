@@ -2,6 +2,8 @@
 #
 #   make demo     builds a Debian image, installs it in a virtual machine, upgrades it, rolls back: with an account of each step
 #   make test     everything that CI runs
+#   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
+#                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is
 #   make build    the two programs; `make install` puts them, units and dracut module below DESTDIR
 #   make deps     the Debian packages that all of this needs (as root)
 
@@ -16,7 +18,7 @@ DRACUTDIR ?= $(PREFIX)/lib/dracut/modules.d
 # flag would also hit the procedural macros.
 STATIC_TARGET := $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-.PHONY: build install deps demo test
+.PHONY: bench build install deps demo test
 
 build:
 	$(CARGO) build --release -p osupdate
@@ -35,6 +37,10 @@ deps:
 
 demo: deps
 	$(CARGO) run --release -p osupdate-tests --bin demo
+
+bench: deps
+	$(CARGO) build --release -p osupdate
+	$(CARGO) run --release -p osupdate-tests --bin bench -- $(BENCH_ARGS)
 
 test: deps
 	$(CARGO) fmt --all -- --check

@@ -11,6 +11,7 @@ pub mod guest;
 pub mod images;
 pub mod journey;
 pub mod lab;
+pub mod layout;
 pub mod machine;
 pub mod protocol;
 pub mod registry;

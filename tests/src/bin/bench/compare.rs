@@ -1,0 +1,192 @@
+//! Each program does the same work in turns.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use osupdate_tests::{layout, tool};
+
+use crate::input::{Input, TAG};
+use crate::measure::{Series, measure};
+use crate::programs::{Program, Programs, digest_ours};
+use crate::say;
+
+/// One kind of work.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    /// Figures of each program that does it, osupdate first.
+    pub(crate) figures: Vec<(&'static str, Series)>,
+}
+
+/// A program with a repository of its own.
+pub(crate) struct Side<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'a Program,
+    pub(crate) repository: PathBuf,
+}
+
+/// The programs that have repositories.
+pub(crate) fn sides<'a>(programs: &'a Programs, work: &Path) -> Vec<Side<'a>> {
+    let all = [("osupdate", Some(&programs.osupdate)), ("cfsctl", programs.cfsctl.as_ref())];
+    let sides = all.into_iter().filter_map(|(name, program)| Some((name, program?)));
+    sides.map(|(name, program)| Side { name, program, repository: work.join(name) }).collect()
+}
+
+impl Side<'_> {
+    fn is_ours(&self) -> bool {
+        self.name == "osupdate"
+    }
+
+    /// Its command on its repository; `ours` or `theirs`, each followed by `last`.
+    fn command(&self, ours: &[&str], theirs: &[&str], last: &[OsString]) -> Command {
+        let mut command = if self.is_ours() {
+            let mut command = self.program.command(ours);
+            command.arg("--quiet").arg("--repo").arg(&self.repository);
+            command
+        } else {
+            let mut command = self.program.command(["--insecure", "--repo"]);
+            command.arg(&self.repository).args(theirs);
+            command
+        };
+        command.args(last);
+        command
+    }
+
+    /// Makes its repository anew.
+    pub(crate) fn init(&self) -> Result<()> {
+        if self.repository.exists() {
+            fs::remove_dir_all(&self.repository)?;
+        }
+        tool::run(&mut if self.is_ours() {
+            self.command(&["repo", "init", "--unverified"], &[], &[])
+        } else {
+            let mut command = self.program.command(["init", "--insecure"]);
+            command.arg(&self.repository);
+            command
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn import(&self, layout: &Path) -> Command {
+        let reference = OsString::from(format!("oci:{}:{TAG}", layout.display()));
+        if self.is_ours() {
+            self.command(&["image", "pull", "--tag", TAG], &[], &[reference])
+        } else {
+            self.command(&[], &["oci", "pull"], &[reference, TAG.into()])
+        }
+    }
+
+    pub(crate) fn fsck(&self) -> Command {
+        self.command(&["repo", "fsck"], &["fsck"], &[])
+    }
+
+    pub(crate) fn gc_dry_run(&self) -> Command {
+        self.command(&["repo", "gc", "--dry-run"], &["gc", "--dry-run"], &[])
+    }
+
+    /// Digests of the EROFS images in its repository.
+    fn images(&self) -> Result<BTreeSet<OsString>> {
+        let directory = self.repository.join("images");
+        let entries = fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
+        entries.map(|entry| Ok(entry?.file_name())).filter(|name| !matches!(name, Ok(name) if name == "refs")).collect()
+    }
+}
+
+/// All rows.
+pub(crate) fn all(programs: &Programs, input: &Input, work: &Path, runs: usize) -> Result<Vec<Row>> {
+    let sides = sides(programs, work);
+    let mut rows = Vec::new();
+    for (name, layout) in [("import, gzip", input.gzip()), ("import, zstd", input.zstd())] {
+        layout::warm_up(&layout)?;
+        rows.push(row(name, &sides, work, runs, Side::init, |side| side.import(&layout))?);
+        agree(&sides)?;
+    }
+    rows.push(digests(programs, input, work, runs)?);
+    rows.push(row("fsck", &sides, work, runs, |_| Ok(()), Side::fsck)?);
+    rows.push(row("gc, dry run", &sides, work, runs, |_| Ok(()), Side::gc_dry_run)?);
+
+    let second = input.second();
+    layout::warm_up(&second)?;
+    let again: Vec<Side<'_>> =
+        sides.iter().map(|side| Side { repository: work.join(format!("{}-again", side.name)), ..*side }).collect();
+    let prepare = |side: &Side<'_>| copy(&work.join(side.name), &side.repository);
+    rows.push(row("import of the second version, zstd", &again, work, runs, prepare, |side| side.import(&second))?);
+    agree(&again)?;
+    for side in sides.iter().chain(&again) {
+        fs::remove_dir_all(&side.repository)?;
+    }
+    Ok(rows)
+}
+
+fn row<'a>(
+    name: &'static str,
+    sides: &[Side<'a>],
+    work: &Path,
+    runs: usize,
+    prepare: impl Fn(&Side<'a>) -> Result<()>,
+    command: impl Fn(&Side<'a>) -> Command,
+) -> Result<Row> {
+    say(name);
+    let mut figures: Vec<_> = sides.iter().map(|side| (side.name, Series::default())).collect();
+    for _ in 0..runs {
+        for (side, (_, series)) in sides.iter().zip(&mut figures) {
+            prepare(side)?;
+            series.0.push(measure(&command(side), work)?);
+        }
+    }
+    Ok(Row { name, figures })
+}
+
+/// The digest of a directory needs no repository.
+fn digests(programs: &Programs, input: &Input, work: &Path, runs: usize) -> Result<Row> {
+    let tree = input.tree();
+    let mut commands = Vec::new();
+    if programs.digests_directories {
+        commands.push(("osupdate", digest_ours(&programs.osupdate, &tree)));
+    }
+    if let Some(cfsctl) = &programs.cfsctl {
+        let mut command = cfsctl.command(["--no-repo", "--hash", "sha512", "compute-id"]);
+        command.arg(&tree);
+        commands.push(("cfsctl", command));
+    }
+    if let Some(mkcomposefs) = &programs.mkcomposefs {
+        let mut command = mkcomposefs.command(["--print-digest-only"]);
+        command.arg(&tree);
+        commands.push(("mkcomposefs", command));
+    }
+    let name = "digest of the directory";
+    say(name);
+    let mut figures: Vec<_> = commands.iter().map(|(name, _)| (*name, Series::default())).collect();
+    if let Some((_, first)) = commands.first() {
+        // Reads the tree into the page cache.
+        measure(first, work)?;
+    }
+    for _ in 0..runs {
+        for ((_, command), (_, series)) in commands.iter().zip(&mut figures) {
+            series.0.push(measure(command, work)?);
+        }
+    }
+    Ok(Row { name, figures })
+}
+
+/// Fails where the programs made different things: then the times mean nothing.
+fn agree(sides: &[Side<'_>]) -> Result<()> {
+    for pair in sides.windows(2) {
+        let (ours, theirs) = (pair[0].images()?, pair[1].images()?);
+        ensure!(ours == theirs, "{} and {} made different images: {ours:?}, {theirs:?}", pair[0].name, pair[1].name);
+    }
+    Ok(())
+}
+
+/// A repository like another, with the same files: objects are never changed in place.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    tool::run(Command::new("cp").args(["--archive", "--link", "--no-target-directory"]).arg(from).arg(to))?;
+    Ok(())
+}

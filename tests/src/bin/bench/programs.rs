@@ -1,0 +1,84 @@
+//! The programs that are timed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, ensure};
+use osupdate_tests::images::target;
+use osupdate_tests::tool;
+
+/// What is there. Repositories are made without fs-verity by all of them, so that file systems and kernels without it will do.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) osupdate: Program,
+    /// cfsctl of the series 0.9.
+    pub(crate) cfsctl: Option<Program>,
+    /// The C tool.
+    pub(crate) mkcomposefs: Option<Program>,
+    /// Whether this osupdate can tell the digest of a directory.
+    pub(crate) digests_directories: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    pub(crate) version: String,
+}
+
+impl Program {
+    fn probe(path: PathBuf) -> Result<Self> {
+        let version = tool::run(Command::new(&path).arg("--version"))?;
+        Ok(Self { path, version: version.trim().to_owned() })
+    }
+
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(args);
+        command
+    }
+}
+
+impl Programs {
+    /// Finds them; says which are not there.
+    pub(crate) fn find(work: &Path) -> Result<Self> {
+        let ours = env::var_os("OSUPDATE").map_or_else(|| target().join("release/osupdate"), PathBuf::from);
+        let osupdate = Program::probe(ours).context("osupdate is not built: cargo build --release -p osupdate")?;
+        let cfsctl = peer("CFSCTL", "cfsctl")?;
+        if let Some(cfsctl) = &cfsctl {
+            let known = cfsctl.version.starts_with("cfsctl 0.9.");
+            ensure!(known, "{} is {}, the options are those of 0.9", cfsctl.path.display(), cfsctl.version);
+        }
+        let mkcomposefs = peer("MKCOMPOSEFS", "mkcomposefs")?;
+        let empty = work.join("probe");
+        fs::create_dir_all(empty.join("usr"))?;
+        let digests_directories = tool::run(&mut digest_ours(&osupdate, &empty)).is_ok();
+        if !digests_directories {
+            eprintln!("bench: this osupdate cannot tell the digest of a directory: that row is left out");
+        }
+        Ok(Self { osupdate, cfsctl, mkcomposefs, digests_directories })
+    }
+}
+
+/// The command for the digest of a directory, as an OCI image of it would have it.
+pub(crate) fn digest_ours(osupdate: &Program, tree: &Path) -> Command {
+    let mut command = osupdate.command(["image", "digest", "--quiet"]);
+    command.arg(tree);
+    command
+}
+
+/// A program that need not be there: named by a variable, or on PATH.
+fn peer(variable: &str, name: &str) -> Result<Option<Program>> {
+    let path = match env::var_os(variable) {
+        Some(path) => Some(PathBuf::from(path)),
+        None => env::split_paths(&env::var_os("PATH").unwrap_or_default())
+            .map(|directory| directory.join(name))
+            .find(|path| path.is_file()),
+    };
+    let Some(path) = path else {
+        eprintln!("bench: {name} is neither on PATH nor named by {variable}: its figures are left out");
+        return Ok(None);
+    };
+    Program::probe(path).map(Some)
+}
