@@ -4,7 +4,7 @@
 #   make test     everything that CI runs
 #   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
 #                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is
-#   make build    the two programs; `make install` puts them, units and dracut module below DESTDIR
+#   make build    the two programs; `make install` puts them, units, dracut module, completions and manual pages below DESTDIR
 #   make deps     the Debian packages that all of this needs (as root)
 
 CARGO ?= cargo
@@ -13,6 +13,12 @@ DESTDIR ?=
 PREFIX ?= /usr
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 DRACUTDIR ?= $(PREFIX)/lib/dracut/modules.d
+MANDIR ?= $(PREFIX)/share/man
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+# Writes the manual pages; for an installation for another machine, one that runs here.
+OSUPDATE ?= $(CARGO_TARGET_DIR)/release/osupdate
 
 # osupdate-setup-root runs where there are no libraries, so it is linked statically: for a target named explicitly, or the
 # flag would also hit the procedural macros.
@@ -31,6 +37,11 @@ install:
 	    $(DESTDIR)$(PREFIX)/lib/osupdate/osupdate-setup-root
 	install -D -m 0644 -t $(DESTDIR)$(UNITDIR) systemd/osupdate-setup-root.service
 	install -D -m 0755 -t $(DESTDIR)$(DRACUTDIR)/50osupdate dracut/50osupdate/module-setup.sh
+	install -D -m 0644 update/src/completion/osupdate.bash $(DESTDIR)$(BASHDIR)/osupdate
+	install -D -m 0644 -t $(DESTDIR)$(ZSHDIR) update/src/completion/_osupdate
+	install -D -m 0644 -t $(DESTDIR)$(FISHDIR) update/src/completion/osupdate.fish
+	install -d $(DESTDIR)$(MANDIR)/man1
+	$(OSUPDATE) --quiet man-pages $(DESTDIR)$(MANDIR)/man1
 
 deps:
 	tests/install-deps

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
-use crate::commands::{gc, image, install, list, repo, rollback, status, switch, upgrade};
+use crate::commands::{
+    complete, completion, gc, image, install, list, man_pages, repo, rollback, status, switch, upgrade,
+};
 use crate::exit::{self, Outcome};
 use crate::log;
 use crate::output::Output;
@@ -25,7 +27,7 @@ use crate::progress::{self, Mode};
     version,
     infer_subcommands = false,
     subcommand_required = true,
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 finished with findings."
+    after_help = exit::statuses()
 )]
 pub struct Cli {
     /// Print data as JSON on standard output
@@ -76,6 +78,11 @@ enum Command {
     Gc(gc::Args),
     Image(image::Args),
     Repo(repo::Args),
+    Completion(completion::Args),
+    #[command(hide = true)]
+    Complete(complete::Args),
+    #[command(hide = true)]
+    ManPages(man_pages::Args),
 }
 
 impl Command {
@@ -90,6 +97,9 @@ impl Command {
             Self::Gc(args) => args.run(context),
             Self::Image(args) => args.run(context),
             Self::Repo(args) => args.run(context),
+            Self::Completion(args) => args.run(context),
+            Self::Complete(args) => args.run(),
+            Self::ManPages(args) => args.run(context),
         }
     }
 }

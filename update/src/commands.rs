@@ -1,9 +1,12 @@
 //! The commands, one file each: arguments and what they do.
 
+pub mod complete;
+pub mod completion;
 pub mod gc;
 pub mod image;
 pub mod install;
 pub mod list;
+pub mod man_pages;
 pub mod repo;
 pub(crate) mod repository_path;
 pub mod rollback;

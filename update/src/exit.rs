@@ -27,6 +27,20 @@ pub enum Outcome {
     Findings,
 }
 
+/// The exit statuses and what they mean; a contract. The help and the manual pages say it in these words.
+pub const STATUSES: [(u8, &str); 4] = [
+    (0, "done"),
+    (STATUS_FAILED, "failed"),
+    (STATUS_USAGE, "wrong usage"),
+    (STATUS_FINDINGS, "finished with findings"),
+];
+
+/// [`STATUSES`] in one line, for the help.
+pub fn statuses() -> String {
+    let meanings: Vec<_> = STATUSES.iter().map(|(status, meaning)| format!("{status} {meaning}")).collect();
+    format!("Exit status: {}.", meanings.join(", "))
+}
+
 const STATUS_FAILED: u8 = 1;
 const STATUS_USAGE: u8 = 2;
 const STATUS_FINDINGS: u8 = 3;

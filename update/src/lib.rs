@@ -8,8 +8,10 @@
 
 pub mod cli;
 pub mod commands;
+pub mod completion;
 pub mod exit;
 mod log;
+pub mod man;
 pub mod output;
 pub mod progress;
 mod system;

@@ -38,8 +38,8 @@ pub(super) struct RepositoryPath {
     #[arg(long, global = true, conflicts_with = "repo", help_heading = HEADING)]
     user: bool,
 
-    /// Digest algorithm that the repository must have; sha512 for a new one
-    #[arg(long, global = true, value_name = "ALGORITHM", help_heading = HEADING)]
+    /// Digest algorithm that the repository must have, or gets when it is made: sha512 (then the default) or sha256
+    #[arg(long, global = true, value_name = "ALGORITHM", hide_possible_values = true, help_heading = HEADING)]
     digest: Option<DigestName>,
 
     /// Refuse a repository that the kernel does not verify
@@ -81,20 +81,26 @@ impl LockTimeout {
     }
 }
 
-impl RepositoryPath {
-    /// Where the repository is.
-    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
-        if let Some(path) = &self.repo {
-            return Ok(path.clone());
-        }
-        if self.system || (!self.user && rustix::process::geteuid().is_root()) {
-            return Ok(PathBuf::from(SYSTEM));
-        }
-        let home = env::var_os("HOME").filter(|home| !home.is_empty());
-        let home = home.context("the repository of the user is not known: HOME is not set");
-        Ok(Path::new(&home.hint("name it with --repo PATH")?).join(USER))
+/// Where the repository is that these options choose.
+fn path(repo: Option<&Path>, system: bool, user: bool) -> anyhow::Result<PathBuf> {
+    if let Some(path) = repo {
+        return Ok(path.to_owned());
     }
+    if system || (!user && rustix::process::geteuid().is_root()) {
+        return Ok(PathBuf::from(SYSTEM));
+    }
+    let home = env::var_os("HOME").filter(|home| !home.is_empty());
+    let home = home.context("the repository of the user is not known: HOME is not set");
+    Ok(Path::new(&home.hint("name it with --repo PATH")?).join(USER))
+}
 
+/// Opens the repository that these options choose, for those who would rather know nothing than wait.
+pub(crate) fn open_for_a_look(repo: Option<&Path>, system: bool, user: bool) -> anyhow::Result<Repository> {
+    let options = OpenOptions { lock_timeout: Duration::ZERO };
+    Ok(Repository::open_with(CWD, &path(repo, system, user)?, &options)?)
+}
+
+impl RepositoryPath {
     /// The digest algorithm of a repository that is made.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.digest.map_or(Algorithm::Sha512, Algorithm::from)
@@ -102,7 +108,7 @@ impl RepositoryPath {
 
     /// Where the repository is; fails if that is the place of an osupdate system and this machine is not one.
     pub(super) fn checked_path(&self) -> anyhow::Result<PathBuf> {
-        let path = self.path()?;
+        let path = path(self.repo.as_deref(), self.system, self.user)?;
         if path == Path::new(SYSTEM) && !Path::new(PHYSICAL_ROOT).exists() {
             return Err(anyhow!("this is not an osupdate system: there is no {PHYSICAL_ROOT}"))
                 .hint("name the repository with --repo PATH, or take that of the user with --user");

@@ -1,9 +1,11 @@
 //! The command and its registry client, against a real registry and a hostile server; all on the loopback interface.
 
 mod commands;
+mod completion;
 mod docker_registry;
 mod hostile;
 mod layout;
+mod man_pages;
 mod place;
 mod real;
 mod repo;

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::open;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::transport::{ImageReference, SourceOptions, open_source};
 
@@ -33,7 +34,7 @@ Examples:
   osupdate image digest --source oci:build/image --kernel-argument")]
 pub(super) struct Args {
     /// Tag or digest of an image in the repository
-    #[arg(group = "what")]
+    #[arg(group = "what", add = completion::images())]
     image: Option<String>,
 
     /// Fetch this image for the purpose, into a temporary repository below $TMPDIR or /var/tmp

@@ -5,6 +5,7 @@ use indicatif::BinaryBytes;
 use super::{open, or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::Outcome;
 
 /// Show what is known of an image in the repository
@@ -15,6 +16,7 @@ Examples:
   osupdate image inspect sha256:0123… --json")]
 pub(super) struct Args {
     /// Tag, or digest of the manifest or configuration
+    #[arg(add = completion::images())]
     image: String,
 }
 

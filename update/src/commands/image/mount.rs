@@ -10,6 +10,7 @@ use std::os::fd::AsFd as _;
 
 use super::open;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Mount an image of the repository, read-only
@@ -20,6 +21,7 @@ Examples:
   umount /mnt")]
 pub(super) struct Args {
     /// Tag or digest of an image, or the hex digest of an EROFS image
+    #[arg(add = completion::images())]
     image: String,
 
     /// Where to

@@ -6,15 +6,18 @@ use serde::Serialize;
 use super::open;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::Outcome;
 
 /// Give an image in the repository a further tag
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Tag or digest of an image
+    #[arg(add = completion::images())]
     image: String,
 
     /// The new tag; another image that has it loses it
+    #[arg(add = completion::tags())]
     tag: String,
 }
 

@@ -6,6 +6,7 @@ use osupdate_core::oci::untag;
 use super::canonical;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Take a tag away from an image
@@ -14,6 +15,7 @@ use crate::exit::{Outcome, ResultExt as _};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The tag
+    #[arg(add = completion::tags())]
     tag: String,
 }
 
