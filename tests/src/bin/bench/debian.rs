@@ -22,7 +22,6 @@ const PACKAGES: &[&str] = &[
     "libreoffice-calc-nogui",
     "linux-image-amd64",
     "postgresql",
-    "python3-django",
     "python3-pandas",
     "python3-scipy",
     "vim",
@@ -40,19 +39,32 @@ pub(crate) fn input(cache: &Path) -> Result<Input> {
     hash.update(PACKAGES.join(" "));
     let key: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let directory = cache.join(format!("debian-{key}"));
-    let tar = cache.join("tree.tar");
+    // Kept until all is made of it: it takes longest.
+    let tar = cache.join(format!("debian-{key}.tar"));
     let log = cache.join("tree.log");
-    Input::get(directory, |tree| {
+    let input = Input::get(directory, |tree| {
+        if tar.exists() {
+            return extract(&tar, tree);
+        }
         say(&format!(
             "making the Debian tree, once, in some ten minutes (what is said meanwhile goes to {})",
             log.display()
         ));
         fs::write(&log, "")?;
-        tool::run_logged(Command::new(&base).arg(&tar).args(PACKAGES), &log)?;
-        let mut extract = Command::new("tar");
-        extract.args(["--extract", "--preserve-permissions", "--numeric-owner", "--xattrs", "--xattrs-include=*"]);
-        tool::run(extract.arg("--file").arg(&tar).arg("--directory").arg(tree))?;
+        let new = cache.join("new.tar");
+        tool::run_logged(Command::new(&base).arg(&new).args(PACKAGES), &log)?;
+        fs::rename(&new, &tar)?;
+        extract(&tar, tree)
+    })?;
+    if tar.exists() {
         fs::remove_file(&tar)?;
-        Ok(())
-    })
+    }
+    Ok(input)
+}
+
+fn extract(tar: &Path, tree: &Path) -> Result<()> {
+    let mut extract = Command::new("tar");
+    extract.args(["--extract", "--preserve-permissions", "--numeric-owner", "--xattrs", "--xattrs-include=*"]);
+    tool::run(extract.arg("--file").arg(tar).arg("--directory").arg(tree))?;
+    Ok(())
 }
