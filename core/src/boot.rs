@@ -14,8 +14,9 @@ use thiserror::Error;
 pub use os_release::OsRelease;
 
 use crate::repository::{ObjectError, Repository};
+use crate::selinux::{self, ALIAS_FILES, LABEL_XATTR, Policy, PolicyError, RULE_FILES};
 use crate::transform::{TransformError, compact, retain_xattrs, usr_stat};
-use crate::tree::{Content, Entry, Tree};
+use crate::tree::{Content, Directory, Entry, Tree};
 
 const MODULES: &str = "usr/lib/modules";
 const KERNEL: &str = "vmlinuz";
@@ -43,11 +44,13 @@ pub enum BootError {
         /// The kernel's version.
         version: String,
     },
-    /// Files would have to be labelled.
-    #[error("the image has the SELinux policy {policy:?}, and SELinux labelling is not supported yet")]
-    SelinuxPolicy {
+    /// The files cannot be labelled.
+    #[error("cannot label files by the SELinux policy {policy:?} of the image")]
+    Selinux {
         /// `SELINUXTYPE`.
         policy: String,
+        /// What is wrong with the policy.
+        source: PolicyError,
     },
     /// A directory is missing.
     #[error(transparent)]
@@ -119,11 +122,8 @@ pub struct BootOptions {
 /// Turns the tree of an image, as [`crate::transform::transform_for_oci`] leaves it, into its boot form.
 ///
 /// # Errors
-/// When `/boot` or `/sysroot` is missing, or the image has an SELinux policy.
+/// When `/boot` or `/sysroot` is missing, or the image's SELinux policy cannot be read or used.
 pub fn transform_for_boot(repository: &Repository, tree: &mut Tree, options: &BootOptions) -> Result<(), BootError> {
-    if let Some(policy) = selinux_policy(repository, tree)? {
-        return Err(BootError::SelinuxPolicy { policy });
-    }
     let usr = usr_stat(tree)?;
     for name in ["boot", "sysroot"] {
         let Some(Entry::Directory(directory)) = tree.root.entries.get_mut(name.as_bytes()) else {
@@ -136,20 +136,45 @@ pub fn transform_for_boot(repository: &Repository, tree: &mut Tree, options: &Bo
         }
     }
     compact(tree);
-    // Without a policy, labels of the machine that built the image would mean nothing.
-    retain_xattrs(tree, |name| name != b"security.selinux");
+    match selinux_policy(repository, tree)? {
+        Some((name, mut policy)) => {
+            policy.label(tree).map_err(|source| BootError::Selinux { policy: name, source })?;
+        }
+        // Labels of the machine that built the image would mean nothing.
+        None => retain_xattrs(tree, |name| name != LABEL_XATTR),
+    }
     Ok(())
 }
 
-/// The policy that files would be labelled by: `SELINUXTYPE`, if its rules are in the image.
-fn selinux_policy(repository: &Repository, tree: &Tree) -> Result<Option<String>, BootError> {
+/// The policy that files are labelled by, and its name: `SELINUXTYPE`, if its rules are in the image.
+fn selinux_policy(repository: &Repository, tree: &Tree) -> Result<Option<(String, Policy)>, BootError> {
     let Some(config) = read_text(repository, tree, SELINUX_CONFIG)? else { return Ok(None) };
-    let policy = config.lines().find_map(|line| {
+    let name = config.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         key.trim().eq_ignore_ascii_case("SELINUXTYPE").then(|| value.trim())
     });
-    let labels = |policy: &&str| tree.directory(&format!("etc/selinux/{policy}/contexts/files")).is_some();
-    Ok(policy.filter(|policy| !policy.is_empty()).filter(labels).map(str::to_owned))
+    let directory = |name: &str| format!("etc/selinux/{name}/contexts/files");
+    let Some(name) = name.filter(|name| !name.is_empty() && tree.directory(&directory(name)).is_some()) else {
+        return Ok(None);
+    };
+    let mut files = Vec::new();
+    for file in RULE_FILES.into_iter().chain(ALIAS_FILES) {
+        let path = format!("{}/{file}", directory(name));
+        if let Some(text) = read_file(repository, tree, &path, selinux::FILE_MAX_BYTES + 1)? {
+            files.push((file, text));
+        }
+    }
+    let policy = Policy::parse(&files, count_names(&tree.root))
+        .map_err(|source| BootError::Selinux { policy: name.to_owned(), source })?;
+    Ok(Some((name.to_owned(), policy)))
+}
+
+fn count_names(directory: &Directory) -> usize {
+    let counts = directory.entries.values().map(|entry| match entry {
+        Entry::Directory(child) => 1 + count_names(child),
+        Entry::Leaf(_) => 1,
+    });
+    counts.sum()
 }
 
 /// Reads what the image says about itself in `/etc/os-release`, else `/usr/lib/os-release`; empty if it has neither.
@@ -167,11 +192,17 @@ pub fn os_release(repository: &Repository, tree: &Tree) -> Result<OsRelease, Boo
 
 /// The text of a file of the image, symbolic links followed; `None` if there is no such file.
 fn read_text(repository: &Repository, tree: &Tree, path: &str) -> Result<Option<String>, BootError> {
+    let bytes = read_file(repository, tree, path, TEXT_MAX_BYTES)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The first `max_bytes` bytes of a file of the image, symbolic links followed; `None` if there is no such file.
+fn read_file(repository: &Repository, tree: &Tree, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, BootError> {
     let Some(content) = tree.follow_to_file(path) else { return Ok(None) };
     let contents =
         repository.open_content(content).map_err(|source| BootError::Open { path: path.to_owned(), source })?;
     let mut bytes = Vec::new();
-    let read = contents.take(TEXT_MAX_BYTES).read_to_end(&mut bytes);
+    let read = contents.take(max_bytes).read_to_end(&mut bytes);
     read.map_err(|source| BootError::Read { path: path.to_owned(), source })?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Some(bytes))
 }

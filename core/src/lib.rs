@@ -16,6 +16,7 @@ pub mod observer;
 pub mod oci;
 mod proc_fd;
 pub mod repository;
+pub mod selinux;
 pub mod splitstream;
 pub mod tar;
 pub mod transform;

@@ -106,19 +106,53 @@ fn mount_points_must_be_there() {
     assert!(message(&[("usr/x", ""), ("sysroot/", "")]).contains("/boot"));
 }
 
-#[test]
-fn a_selinux_policy_is_refused_but_only_a_real_one() {
+/// The labels of `/usr/x`, and what went wrong, with this `/etc/selinux/config`, policy and `file_contexts`.
+fn labelled(config: &str, policy: &str, rules: &str) -> Result<Option<String>, BootError> {
     let (_dir, repository) = repository();
-    let result = |config: &str, policy: &str| {
-        let file = format!("etc/selinux/{policy}/contexts/files/file_contexts");
-        let files = [("boot/", ""), ("sysroot/", ""), ("usr/x", ""), ("etc/selinux/config", config), (&file, "")];
-        transform_for_boot(&repository, &mut tree(&files), &BootOptions::default())
-    };
-    let refused = result("# comment\nSELINUX=enforcing\nselinuxtype = targeted\nSELINUXTYPE=mls\n", "targeted");
-    assert!(matches!(refused, Err(BootError::SelinuxPolicy { policy }) if policy == "targeted"));
-    assert!(result("SELINUXTYPE=targeted\n", "other").is_ok());
-    assert!(result("SELINUX=disabled\n", "targeted").is_ok());
-    assert!(result("SELINUXTYPE=\n", "targeted").is_ok());
+    let file = format!("etc/selinux/{policy}/contexts/files/file_contexts");
+    let files = [("boot/", ""), ("sysroot/", ""), ("usr/x", ""), ("etc/selinux/config", config), (&file, rules)];
+    let mut tree = tree(&files);
+    transform_for_boot(&repository, &mut tree, &BootOptions::default())?;
+    let Some(Entry::Leaf(id)) = tree.lookup("usr/x") else { panic!() };
+    let label = tree.leaf(*id).stat.xattrs.get(LABEL_XATTR);
+    Ok(label.map(|label| String::from_utf8(label.to_vec()).unwrap()))
+}
+
+#[test]
+fn files_are_labelled_by_the_policy_of_the_image() {
+    let config = "# SELINUXTYPE=mls\nSELINUX=enforcing\nselinuxtype = targeted\nSELINUXTYPE=mls\n";
+    assert_eq!(labelled(config, "targeted", "/usr/.* usr_t\n").unwrap().as_deref(), Some("usr_t"));
+    assert_eq!(labelled(config, "targeted", "/other usr_t\n").unwrap(), None);
+}
+
+#[test]
+fn without_a_policy_there_are_no_labels() {
+    for (config, policy) in [
+        ("SELINUXTYPE=targeted\n", "other"),
+        ("SELINUX=disabled\n", "targeted"),
+        ("SELINUXTYPE=\n", "targeted"),
+        ("SELINUXTYPE=..\n", "targeted"),
+    ] {
+        assert_eq!(labelled(config, policy, "/usr/.* usr_t\n").unwrap(), None, "{config}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_wrong_is_named() {
+    let error = labelled("SELINUXTYPE=targeted\n", "targeted", "/usr usr_t\n/(usr usr_t\n").unwrap_err();
+    assert_eq!(error.to_string(), "cannot label files by the SELinux policy \"targeted\" of the image");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "file_contexts:2: pattern \"/(usr\" is not a regular expression");
+    let (_dir, repository) = repository();
+    let files = [
+        ("boot/", ""),
+        ("sysroot/", ""),
+        ("usr/x", ""),
+        ("etc/selinux/config", "SELINUXTYPE=t\n"),
+        ("etc/selinux/t/contexts/files/", ""),
+    ];
+    let error = transform_for_boot(&repository, &mut tree(&files), &BootOptions::default()).unwrap_err();
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the SELinux policy has no file_contexts");
 }
 
 #[test]
