@@ -19,10 +19,11 @@ mod refs;
 mod stream;
 mod temporary;
 mod verity;
+mod why;
 
 pub use file_system::FileSystem;
 pub use fsck::{Finding, FindingKind, FsckError, FsckOptions, FsckReport};
-pub use gc::{GcError, GcOptions, GcReport, MarkError};
+pub use gc::{GcError, GcOptions, GcReport, MarkError, Root};
 pub use image::ImageError;
 pub use init::{InitError, InitOutcome};
 pub use link::PublishError;
@@ -31,6 +32,7 @@ pub use metadata::MetadataError;
 pub use object::{ObjectError, ObjectWriter, StoredObject};
 pub use refs::{Namespace, RefError};
 pub use stream::StreamError;
+pub use why::{Why, WhyStep};
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -17,3 +17,5 @@ mod open;
 mod peer;
 #[path = "repository/sealed.rs"]
 mod sealed;
+#[path = "repository/why.rs"]
+mod why;

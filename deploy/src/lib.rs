@@ -17,6 +17,7 @@ pub mod plan;
 pub mod preflight;
 pub mod prepare;
 pub mod rollback;
+pub mod roots;
 #[cfg(test)]
 mod scenarios;
 pub mod stage;

@@ -4,6 +4,7 @@
 //! is a plain directory. All changes follow the order in `LAYOUT.md`: at every instant there is a complete entry.
 
 mod boot_files;
+mod command_lines;
 mod entries;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use thiserror::Error;
 
 pub use boot_files::{BootFiles, PutBootFilesError, RemovedBootFiles, StoredBootFiles, VerifyBootFilesError};
+pub use command_lines::CommandLines;
 pub use entries::{Cleaned, Listing, RemoveEntryError, UnreadableEntry, WriteEntryError};
 
 use crate::medium::{AccessError, Medium};

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::repository::Repository;
+use osupdate_core::repository::{Repository, Root};
 use osupdate_deploy::boot::{Access, BootPartition, preferred_by_loader};
 use osupdate_deploy::booted::Booted;
 use osupdate_deploy::machine::Machine;
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
+use osupdate_deploy::roots::{self, RootsError};
 use osupdate_deploy::survey::Survey;
 use osupdate_deploy::sysroot::{Lock, OpenError, Patience, Sysroot};
 
@@ -59,6 +60,11 @@ impl System {
         Machine::new(&self.sysroot, &self.repository, &self.boot, booted, &self.lock, observer)
     }
 
+    /// What the collection of garbage must keep, whatever the refs say.
+    pub(crate) fn roots(&self, observer: &dyn Observer) -> Result<Vec<Root>, RootsError> {
+        roots_of(self.sysroot.path(), observer)
+    }
+
     /// The repository, for collecting garbage, and the right to change the system.
     pub(crate) fn into_repository(self) -> (Repository, Lock) {
         (self.repository, self.lock)
@@ -82,6 +88,15 @@ pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)
     }
     let survey = Survey::read(&sysroot, None, id)?;
     Ok((booted, survey))
+}
+
+/// What the running system needs of its repository, whatever the refs say: by its kernel, its deployments, and everything
+/// that can be booted.
+pub(crate) fn roots_of(root: &Path, observer: &dyn Observer) -> Result<Vec<Root>, RootsError> {
+    let mut found = roots::of_running_kernel()?;
+    found.extend(roots::of_deployments(root)?);
+    found.extend(roots::of_boot_partitions(root, observer)?);
+    Ok(found)
 }
 
 /// Makes the physical root writable for this process, if it is mounted read-only.

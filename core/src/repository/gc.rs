@@ -24,8 +24,17 @@ use std::time::Duration;
 pub struct GcOptions {
     /// Counts only; takes no exclusive lock.
     pub dry_run: bool,
-    /// Names of streams or images, or digests of objects, that are kept like those with refs.
-    pub extra_roots: Vec<String>,
+    /// What is kept as if a ref stood for it.
+    pub extra_roots: Vec<Root>,
+}
+
+/// Something that is needed for a reason outside of the repository.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Root {
+    /// The name of a stream or image, or the digest of an object; it need not be there.
+    pub name: String,
+    /// Who needs it, for people: "boot entry linux.conf".
+    pub reason: String,
 }
 
 /// What was removed; in a dry run, what would be.
@@ -140,8 +149,16 @@ impl Repository {
                 }
             }
         }
-        for name in &options.extra_roots {
-            self.mark_extra_root(name, &mut marker, observer)?;
+        for root in &options.extra_roots {
+            let found = self.objects_of_root(&root.name)?;
+            if found.is_empty() {
+                let Root { name, reason } = root;
+                let warning = format!("{reason} needs {name}, which is not in the repository");
+                observer.event(Event::Warning(&warning));
+            }
+            for (path, digest) in found {
+                marker.add_root(&path, digest)?;
+            }
         }
 
         for (namespace, pruned) in
@@ -160,27 +177,22 @@ impl Repository {
         Ok(report)
     }
 
-    fn mark_extra_root(&self, name: &str, marker: &mut Marker<'_>, observer: &dyn Observer) -> Result<(), GcError> {
-        let mut found = false;
+    /// What a root stands for, with the paths of its names: of a stream and of an image, or an object itself.
+    pub(super) fn objects_of_root(&self, name: &str) -> Result<Vec<(String, Digest)>, FileError> {
+        let mut found = Vec::new();
         for namespace in [Namespace::Streams, Namespace::Images] {
             if let Some(digest) = self.first_level(namespace, name)? {
-                marker.add_root(&format!("{}/{name}", namespace.directory()), digest)?;
-                found = true;
+                found.push((format!("{}/{name}", namespace.directory()), digest));
             }
         }
-        if !found
+        if found.is_empty()
             && let Ok(digest) = name.parse::<Digest>()
             && digest.algorithm() == self.algorithm()
             && self.open_named(&digest)?.is_some()
         {
-            marker.add_root(name, digest)?;
-            found = true;
+            found.push((name.to_owned(), digest));
         }
-        if !found {
-            observer
-                .event(Event::Warning(&format!("nothing in the repository has the name {name}, which was to be kept")));
-        }
-        Ok(())
+        Ok(found)
     }
 
     /// First-level names of objects that are about to go, or gone.

@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 
 use osupdate_core::Digest;
 use osupdate_core::observer::Silent;
-use osupdate_core::repository::{FsckOptions, GcError, GcOptions, GcReport, Namespace, Repository};
+use osupdate_core::repository::{FsckOptions, GcError, GcOptions, GcReport, Namespace, Repository, Root};
 
 use crate::fixture::{Recorder, Temporary, empty, files, of_cfsctl, put_image, put_stream};
 
@@ -109,14 +109,16 @@ fn extra_roots_are_streams_images_or_objects() {
     let object = repository.put_object(b"an object").unwrap().digest;
     put_stream(repository, "lost", b"lost", &[]);
     let missing = osupdate_core::fsverity::digest(repository.algorithm(), b"missing");
-    let extra_roots = vec!["kept".to_owned(), image.to_string(), object.to_string(), missing.to_string()];
+    let names = ["kept".to_owned(), image.to_string(), object.to_string(), missing.to_string()];
+    let root = |name: String| Root { name, reason: "the test".to_owned() };
+    let extra_roots = names.into_iter().map(root).collect();
     let recorder = Recorder::default();
     let options = GcOptions { dry_run: false, extra_roots };
     let report = temporary.repository.gc(&options, &recorder).unwrap();
     assert_eq!((report.objects_kept, report.objects_removed), (5, 2));
     let warnings = recorder.warnings();
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].contains(&missing.to_string()), "{warnings:?}");
+    assert_eq!(warnings[0], format!("the test needs {missing}, which is not in the repository"));
 }
 
 #[test]

@@ -415,3 +415,30 @@ fn a_printed_chain_of_errors_does_not_repeat() {
     assert_eq!(texts.len(), 2, "{texts:?}");
     assert!(!texts[0].contains(&texts[1]), "{texts:?}");
 }
+
+#[test]
+fn command_lines_of_entries_ukis_and_addons_are_found() {
+    let machine = Machine::installed();
+    let write = |path: &str, contents: &[u8]| {
+        let path = machine.dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    };
+    let uki = |line: &str| crate::uki::tests::pe(&[(".cmdline", line.as_bytes())]);
+    write("EFI/Linux/a.efi", &uki("composefs=a"));
+    write("EFI/Linux/bootc/B.EFI", &uki("composefs=b"));
+    write("EFI/Linux/a.efi.extra.d/x.addon.efi", &uki("debug"));
+    write("EFI/elsewhere/c.efi", &uki("composefs=c"));
+    write("EFI/elsewhere/not-named.efi", &uki("composefs=d"));
+    write("EFI/Linux/broken.efi", b"text");
+    write("EFI/Linux/notes.txt", b"text");
+    write("loader/entries/c.conf", b"title c\nefi /EFI/elsewhere/c.efi\noptions quiet\n");
+    let found = open(machine.dir.path()).command_lines().unwrap();
+    let lines: BTreeSet<_> = found.lines.iter().map(|(_, line)| line.as_str()).collect();
+    let ours = format!("composefs.digest=v1-sha512-12:{} rw", image('a'));
+    assert_eq!(lines, BTreeSet::from(["composefs=a", "composefs=b", "composefs=c", "debug", "quiet", &ours]));
+    assert_eq!(found.unusable, ["EFI/Linux/broken.efi"]);
+    write("EFI/Linux/cut.efi", &uki("composefs=e")[..100]);
+    let error = open(machine.dir.path()).command_lines().unwrap_err().to_string();
+    assert_eq!(error, "cannot read EFI/Linux/cut.efi on the test ESP");
+}

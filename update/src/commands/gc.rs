@@ -14,7 +14,8 @@ use crate::system::System;
 
 /// Remove deployments that nothing needs, and files of the repository that nothing refers to
 ///
-/// Kept are the booted, next, rollback and pinned deployments, and tagged images.
+/// Kept are the booted, next, rollback and pinned deployments, tagged images, and every image that a boot entry or a
+/// unified kernel image of the boot partition names, whoever made it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only tell what would be removed
@@ -50,8 +51,9 @@ impl Args {
             cleanup::repair(&machine)?;
             cleanup::remove_unneeded(&machine)?
         };
+        let extra_roots = system.roots(&*context.observer)?;
         let (mut repository, _lock) = system.into_repository();
-        let options = GcOptions { dry_run: self.dry_run, extra_roots: Vec::new() };
+        let options = GcOptions { dry_run: self.dry_run, extra_roots };
         let collected = repository.gc(&options, &*context.observer)?;
         let report = Report {
             dry_run: self.dry_run,
@@ -79,14 +81,16 @@ impl Args {
 
 /// Collects garbage at the end of a change that is done: a failure is told and changes nothing.
 pub(super) fn collect_quietly(context: &Context, system: System) {
-    let (mut repository, _lock) = system.into_repository();
-    match repository.gc(&GcOptions::default(), &*context.observer) {
+    let collected = system.roots(&*context.observer).map_err(anyhow::Error::new).and_then(|extra_roots| {
+        let (mut repository, _lock) = system.into_repository();
+        Ok(repository.gc(&GcOptions { dry_run: false, extra_roots }, &*context.observer)?)
+    });
+    match collected {
         Ok(report) => {
             let text = format!("freed {} in the repository", BinaryBytes(report.freed_bytes));
             context.observer.event(Event::Step(&text));
         }
         Err(err) => {
-            let err = anyhow::Error::new(err);
             let text = format!("files of the removed deployments stay until osupdate gc: {err:#}");
             context.observer.event(Event::Warning(&text));
         }

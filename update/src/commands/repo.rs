@@ -3,6 +3,8 @@
 mod fsck;
 mod gc;
 mod init;
+mod system_roots;
+mod why;
 
 use clap::Subcommand;
 
@@ -25,6 +27,7 @@ enum Command {
     Init(init::Args),
     Fsck(fsck::Args),
     Gc(gc::Args),
+    Why(why::Args),
 }
 
 impl Args {
@@ -34,6 +37,7 @@ impl Args {
             Command::Init(args) => args.run(&self.repository, context),
             Command::Fsck(args) => args.run(&self.repository, context),
             Command::Gc(args) => args.run(&self.repository, context),
+            Command::Why(args) => args.run(&self.repository, context),
         }
     }
 }

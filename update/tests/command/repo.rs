@@ -63,3 +63,49 @@ fn a_collection_waits_for_readers_and_goes_on_when_they_are_gone() {
         assert!(waiting.join().unwrap().done().starts_with("removed 0 objects"));
     });
 }
+
+#[test]
+fn why_tells_the_way_from_a_tag_to_the_contents_of_a_file() {
+    let place = Place::with_repository();
+    place.run(&["image", "pull", "oci:image:1", "--tag", "mine"]).done();
+    let text = place.run(&["repo", "why", "--in", "mine", "/usr/share/large"]).done();
+    let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+    assert_eq!(lines[0], "streams/refs/oci/mine");
+    assert!(lines[1].starts_with("-> streams/oci-manifest-sha256:"), "{text}");
+    assert!(lines[2].starts_with("-> sha256:"), "the layer: {text}");
+    let object = lines[3].strip_prefix("-> object ").unwrap();
+    assert_eq!(lines.len(), 4, "{text}");
+
+    let json = place.run(&["repo", "why", object, "--json"]).json();
+    assert_eq!(
+        (json["needed"].as_bool(), json["steps"][0]["label"].as_str()),
+        (Some(true), Some("streams/refs/oci/mine"))
+    );
+    place.run(&["image", "untag", "mine"]).done();
+    let path = format!("repo/objects/{}/{}", &object[..2], &object[2..]);
+    assert_eq!(place.run(&["repo", "why", &path]).done(), "nothing needs it\n");
+    let message = place.run(&["repo", "why", "nonsense"]).failed(1);
+    assert!(
+        message.contains("there is no image \"nonsense\"") && message.contains("hint: give the digest"),
+        "{message}"
+    );
+}
+
+#[test]
+fn deployments_of_a_system_that_does_not_run_are_kept() {
+    let place = Place::new();
+    let repository = place.path().join("root/composefs");
+    let repository = repository.to_str().unwrap();
+    place.run(&["repo", "init", "--unverified", "--repo", repository]).done();
+    let pulled = place.run(&["image", "pull", "oci:image:1", "--bootable", "--json", "--repo", repository]).json();
+    let boot_image = pulled["boot_image_digest"].as_str().unwrap().to_owned();
+    let tag = pulled["tag"].as_str().unwrap().to_owned();
+    place.run(&["image", "untag", &tag, "--repo", repository]).done();
+    std::fs::create_dir_all(place.path().join("root/state/deploy").join(&boot_image)).unwrap();
+    place.run(&["repo", "gc", "--repo", repository]).done();
+    let why = place.run(&["repo", "why", &boot_image, "--repo", repository]).done();
+    assert!(why.starts_with(&format!("deployment {}", &boot_image[..12])), "{why}");
+    std::fs::remove_dir_all(place.path().join("root/state")).unwrap();
+    let gone = place.run(&["repo", "gc", "--repo", repository]).done();
+    assert!(gone.contains(", kept 0\n"), "{gone}");
+}

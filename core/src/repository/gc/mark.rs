@@ -69,30 +69,46 @@ impl<'a> Marker<'a> {
         while let Some((path, digest)) = self.pending.pop() {
             self.live.insert(digest);
             if self.opened.insert(digest) {
-                self.open(&path, digest).map_err(|source| GcError::Root { root: path, source })?;
+                let found = self
+                    .repository
+                    .references(digest)
+                    .map_err(|source| GcError::Root { root: path.clone(), source })?;
+                self.live.extend(found.objects);
+                let named = found.named.into_iter();
+                self.pending.extend(named.map(|(label, digest)| (format!("{path}: {label}"), digest)));
             }
         }
         Ok(())
     }
+}
 
+/// What an object leads to.
+#[derive(Debug, Default)]
+pub(in crate::repository) struct References {
+    /// Objects that are not opened: the contents of files and documents.
+    pub(in crate::repository) objects: Vec<Digest>,
+    /// Objects under the labels of a stream, which may lead further.
+    pub(in crate::repository) named: Vec<(String, Digest)>,
+}
+
+impl Repository {
     /// Opens what is referenced, by what it is and not by what names it: a stream whose name was given to another
     /// object, and an image that has none, still need their objects.
-    fn open(&mut self, path: &str, digest: Digest) -> Result<(), MarkError> {
-        let file = File::from(self.repository.open_object(&digest)?);
+    pub(in crate::repository) fn references(&self, digest: Digest) -> Result<References, MarkError> {
+        let file = File::from(self.open_object(&digest)?);
         let mut header = Vec::new();
-        file.take(HEADER_BYTES)
-            .read_to_end(&mut header)
-            .map_err(|error| self.repository.object_error("read", &digest, error))?;
+        file.take(HEADER_BYTES).read_to_end(&mut header).map_err(|error| self.object_error("read", &digest, error))?;
+        let mut references = References::default();
         if is_splitstream(&header) {
-            let stream = Reader::new(self.repository.read_object(&digest)?, self.repository.algorithm())
+            let stream = Reader::new(self.read_object(&digest)?, self.algorithm())
                 .map_err(|source| MarkError::Stream { digest, source })?;
-            self.live.extend(stream.object_refs());
-            let named_refs = stream.named_refs().iter();
-            self.pending.extend(named_refs.map(|(label, digest)| (format!("{path}: {label}"), *digest)));
+            references.objects = stream.object_refs().to_vec();
+            references.named = stream.named_refs().iter().map(|(label, digest)| (label.clone(), *digest)).collect();
         } else if erofs::uses_acl(&header).is_some() {
-            let image = self.repository.read_object(&digest)?;
-            self.live.extend(erofs::objects(&image).map_err(|source| MarkError::Image { digest, source })?);
+            let image = self.read_object(&digest)?;
+            let objects = erofs::objects(&image).map_err(|source| MarkError::Image { digest, source })?;
+            references.objects = objects.into_iter().collect();
         }
-        Ok(())
+        Ok(references)
     }
 }

@@ -1,27 +1,36 @@
 //! `osupdate repo gc`
 
 use indicatif::BinaryBytes;
-use osupdate_core::repository::{GcError, GcOptions};
+use osupdate_core::repository::{GcError, GcOptions, Root};
 use serde::Serialize;
 
+use super::system_roots::SystemRoots;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Remove everything from the repository that no tag, deployment or other ref needs
+///
+/// In the repository of a system, its deployments and everything that can be booted are kept as well: what the running
+/// kernel was started with, boot entries of any program, and unified kernel images. osupdate repo why tells why an object
+/// is kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   osupdate repo gc --dry-run
-  osupdate repo gc --keep sha512-of-an-image")]
+  osupdate repo gc --root sha512-of-an-image
+  osupdate repo why sha512-of-an-object")]
 pub(super) struct Args {
     /// Only count what would be removed
     #[arg(long, short = 'n')]
     dry_run: bool,
 
     /// Keep this stream, image or object as if a ref stood for it; may be repeated
-    #[arg(long, value_name = "NAME")]
-    keep: Vec<String>,
+    #[arg(long = "root", short = 'r', visible_alias = "keep", value_name = "NAME")]
+    roots: Vec<String>,
+
+    #[command(flatten)]
+    system: SystemRoots,
 }
 
 #[derive(Serialize)]
@@ -38,8 +47,10 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let options = GcOptions { dry_run: self.dry_run, extra_roots: self.keep };
         let mut repository = if self.dry_run { repository.open()? } else { repository.open_for_change()? };
+        let named = self.roots.into_iter().map(|name| Root { name, reason: "the option --root".to_owned() });
+        let extra_roots = named.chain(self.system.of(&repository, context)?).collect();
+        let options = GcOptions { dry_run: self.dry_run, extra_roots };
         let result = repository.gc(&options, &*context.observer);
         let report = match result {
             Err(GcError::Root { .. }) => {
