@@ -13,6 +13,7 @@ mod offer;
 mod pull;
 mod source;
 mod store;
+mod stored_layer;
 mod tags;
 mod verify;
 
@@ -29,6 +30,7 @@ pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use offer::Offer;
 pub use pull::{PullError, PullOptions, pull};
 pub use source::{ImageSource, SourceError};
-pub use store::{StoreError, StoredImage, TreeError, image_tree, open_image};
+pub use store::{StoreError, StoredImage, TreeError, documents, image_tree, open_image};
+pub use stored_layer::{ImportLayerError, LayerFacts, OpenLayerError, StoredLayer, import_layer, open_layer};
 pub use tags::{list, tag, untag};
 pub use verify::{ImageFinding, ImageFindingKind, verify_image, verify_images};

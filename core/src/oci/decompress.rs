@@ -52,7 +52,8 @@ impl Compression {
 pub(crate) struct Blob<'a> {
     source: Box<dyn Read + Send + 'a>,
     hasher: ContentHasher,
-    expected_bytes: u64,
+    /// `None`: nobody knows.
+    expected_bytes: Option<u64>,
     read_bytes: u64,
     reported_bytes: u64,
     at_end: bool,
@@ -88,7 +89,7 @@ impl<'a> Blob<'a> {
         Self {
             source,
             hasher: ContentHasher::new(descriptor.digest.algorithm()),
-            expected_bytes: descriptor.size,
+            expected_bytes: Some(descriptor.size),
             read_bytes: 0,
             reported_bytes: 0,
             at_end: false,
@@ -99,17 +100,26 @@ impl<'a> Blob<'a> {
         }
     }
 
+    /// A blob that is complete when its source ends.
+    pub(crate) fn of_unknown_size(self) -> Self {
+        Self { expected_bytes: None, ..self }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.expected_bytes.is_some_and(|expected| self.read_bytes > expected)
+    }
+
     /// What went wrong so far with the blob as such; `None` says that it is complete and `expected`, if all was read.
     pub(crate) fn fault(&self, expected: &ContentDigest) -> Option<BlobFault> {
         if self.stop.load(Ordering::Relaxed) {
             Some(BlobFault::Stopped)
         } else if self.source_failed {
             Some(BlobFault::Source)
-        } else if self.read_bytes > self.expected_bytes {
+        } else if self.is_too_long() {
             Some(BlobFault::Long)
         } else if !self.at_end {
             None
-        } else if self.read_bytes < self.expected_bytes {
+        } else if self.expected_bytes.is_some_and(|expected| self.read_bytes < expected) {
             Some(BlobFault::Short { read_bytes: self.read_bytes })
         } else {
             let actual = self.hasher.clone().finish();
@@ -134,7 +144,7 @@ impl Read for Blob<'_> {
         self.at_end = n == 0 && !buffer.is_empty();
         self.hasher.update(&buffer[..n]);
         self.read_bytes += n as u64;
-        if self.read_bytes > self.expected_bytes {
+        if self.is_too_long() {
             return Err(io::Error::other("more bytes than the manifest states"));
         }
         if self.read_bytes - self.reported_bytes >= PROGRESS_STEP_BYTES {

@@ -20,9 +20,9 @@ use super::digest::{ContentDigest, ContentHasher};
 use super::manifest::BlobDescriptor;
 use crate::digest::Digest;
 use crate::fsverity::Hasher;
-use crate::observer::Observer;
+use crate::observer::{Event, Observer};
 use crate::repository::{ObjectError, Repository, StreamError};
-use crate::splitstream::{Chunk, Chunks, ContentType, ReadError, Writer};
+use crate::splitstream::{self, Chunk, Chunks, ContentType, ReadError, Writer};
 use crate::tar::{self, FormatError, Input, SparseMap};
 use crate::tree::Content;
 
@@ -139,6 +139,29 @@ pub(crate) fn import(
     observer: &dyn Observer,
 ) -> Result<Digest, LayerError> {
     let blob = Blob::new(bytes, layer.blob, layer.id, stop, observer);
+    import_blob(repository, layer, blob)
+}
+
+/// Reads a layer that is not compressed and whose size nobody knows, and stores it as [`import`] does.
+pub(crate) fn import_stream(
+    repository: &Repository,
+    diff_id: &ContentDigest,
+    bytes: Box<dyn Read + Send + '_>,
+    stop: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<Digest, LayerError> {
+    let id = diff_id.to_string();
+    let blob = BlobDescriptor { digest: *diff_id, size: 0, media_type: String::new() };
+    let layer = LayerSource { blob: &blob, compression: Compression::None, diff_id, id: &id };
+    let what = format!("layer {}", diff_id.short());
+    observer.event(Event::Started { id: &id, what: &what, total_bytes: None });
+    let blob = Blob::new(bytes, &blob, &id, stop, observer).of_unknown_size();
+    let stream = import_blob(repository, &layer, blob)?;
+    observer.event(Event::Finished { id: &id });
+    Ok(stream)
+}
+
+fn import_blob(repository: &Repository, layer: &LayerSource<'_>, blob: Blob<'_>) -> Result<Digest, LayerError> {
     let import = Import {
         repository,
         blob: layer.blob,
@@ -262,6 +285,15 @@ impl Input for Import<'_> {
 pub(crate) fn apply(repository: &Repository, stream: &Digest, tree: &mut TreeBuilder) -> Result<(), StoredLayerError> {
     let stream = repository.open_stream(stream, Some(ContentType::Layer))?;
     tree.next_layer();
+    for_each_entry(repository, &stream, |entry| Ok(tree.add(entry)?))
+}
+
+/// Reads the entries of a stored layer.
+pub(crate) fn for_each_entry(
+    repository: &Repository,
+    stream: &splitstream::Reader,
+    mut take: impl FnMut(tar::Entry) -> Result<(), StoredLayerError>,
+) -> Result<(), StoredLayerError> {
     let mut reader = tar::Reader::new(Stored {
         repository,
         chunks: stream.chunks(),
@@ -270,7 +302,7 @@ pub(crate) fn apply(repository: &Repository, stream: &Digest, tree: &mut TreeBui
         inline: io::Cursor::default(),
     });
     while let Some(entry) = reader.next_entry()? {
-        tree.add(entry)?;
+        take(entry)?;
     }
     Ok(())
 }

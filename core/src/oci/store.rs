@@ -254,6 +254,19 @@ pub(crate) fn open_manifest(repository: &Repository, digest: &ContentDigest) -> 
     })
 }
 
+/// The manifest and the configuration of an image as they were pulled, byte by byte.
+///
+/// # Errors
+/// When one cannot be read or is damaged.
+pub fn documents(repository: &Repository, image: &StoredImage) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+    let missing = || StoreError::NotFound { name: image.manifest_digest.to_string() };
+    let stream = repository.stream(&image.stream_name())?.ok_or_else(missing)?;
+    let manifest = read_document(repository, &stream, ContentType::Manifest, &image.manifest_digest)?;
+    let stream = manifest.stream.named_refs().get(&config_label(&image.config_digest)).ok_or_else(missing)?;
+    let config = read_document(repository, stream, ContentType::Config, &image.config_digest)?;
+    Ok((manifest.json, config.json))
+}
+
 /// All manifests that refer to a configuration, with their streams. Manifests that cannot be read are passed over.
 pub(crate) fn manifests_with_config(
     repository: &Repository,

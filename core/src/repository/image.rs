@@ -1,10 +1,10 @@
 //! EROFS images in the repository: objects with a name in `images/`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use thiserror::Error;
 
-use super::{FileError, Namespace, ObjectError, PublishError, RefError, Repository};
+use super::{FileError, Namespace, ObjectError, PublishError, RefError, Repository, names};
 use crate::digest::Digest;
 
 /// Why an image cannot be read or stored.
@@ -59,6 +59,14 @@ impl Repository {
             Some(name) => Ok(self.first_level(Namespace::Images, &name)?),
             None => Ok(None),
         }
+    }
+
+    /// All images that have a name, in byte order of their digests.
+    pub fn image_digests(&self) -> Result<Vec<Digest>, FileError> {
+        let directory = Namespace::Images.directory();
+        let listed = names(self.dir.as_fd(), directory).map_err(|error| self.file_error("read", directory, error))?;
+        let text = listed.unwrap_or_default().into_iter().filter_map(|name| String::from_utf8(name).ok());
+        Ok(text.filter_map(|name| name.parse().ok()).collect())
     }
 
     /// Opens an image by its digest; with [`super::Verity::Required`] it is measured.

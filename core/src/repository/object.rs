@@ -166,6 +166,13 @@ impl Repository {
         }
     }
 
+    /// Size of an object in bytes; `None` if it is not there. Nothing else about it is checked.
+    pub fn object_size(&self, digest: &Digest) -> Result<Option<u64>, FileError> {
+        let Some(file) = self.open_named(digest)? else { return Ok(None) };
+        let metadata = File::from(file).metadata().map_err(|error| self.object_error("examine", digest, error))?;
+        Ok(Some(metadata.len()))
+    }
+
     /// Opens the contents of a file of an image.
     pub fn open_content<'a>(&self, content: &'a Content) -> Result<Box<dyn Read + Send + 'a>, ObjectError> {
         let digest = match content {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use thiserror::Error;
 
 use super::link::is_first_level_name;
-use super::{FileError, Namespace, ObjectError, PublishError, Repository, names};
+use super::{FileError, Namespace, ObjectError, PublishError, RefError, Repository, names};
 use crate::digest::Digest;
 use crate::splitstream::{ContentType, ReadError, Reader};
 
@@ -35,6 +35,18 @@ impl Repository {
     /// The object that a stream name stands for; `None` if there is no such name.
     pub fn stream(&self, name: &str) -> Result<Option<Digest>, FileError> {
         self.first_level(Namespace::Streams, name)
+    }
+
+    /// Finds a stream by its name, or by `refs/<name>`.
+    pub fn find_stream(&self, name: &str) -> Result<Option<Digest>, RefError> {
+        let first_level = match name.strip_prefix("refs/") {
+            Some(name) => self.ref_target(Namespace::Streams, name)?,
+            None => Some(name.to_owned()),
+        };
+        match first_level {
+            Some(name) => Ok(self.stream(&name)?),
+            None => Ok(None),
+        }
     }
 
     /// All stream names, in byte order.

@@ -203,10 +203,4 @@ impl Repository {
             Err(error) => report.find(FindingKind::BrokenSymlink, path, Some(chain(&error))),
         }
     }
-
-    fn object_size(&self, digest: &Digest) -> Result<Option<u64>, FileError> {
-        let Some(file) = self.open_named(digest)? else { return Ok(None) };
-        let stat = rustix::fs::fstat(file).map_err(|errno| self.object_error("examine", digest, errno))?;
-        Ok(u64::try_from(stat.st_size).ok())
-    }
 }
