@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::CommandFactory as _;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
 use osupdate_core::oci;
-use osupdate_core::repository::Repository;
+use osupdate_core::repository::{Namespace, Repository};
 
 use crate::cli::Cli;
 use crate::commands::repository_path;
@@ -62,6 +62,29 @@ pub(crate) fn images() -> ArgValueCompleter {
                 let streams = repository.stream_names()?.into_iter();
                 names.extend(streams.filter_map(|name| name.strip_prefix("oci-manifest-").map(str::to_owned)));
             }
+            Ok(())
+        })
+    })
+}
+
+/// Completes the diff_id of a layer.
+pub(crate) fn layers() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        names(current, |repository, _, names| {
+            let streams = repository.stream_names()?.into_iter();
+            names.extend(streams.filter_map(|name| name.strip_prefix("oci-layer-").map(str::to_owned)));
+            Ok(())
+        })
+    })
+}
+
+/// Completes the name of a stream or of a ref to one.
+pub(crate) fn streams() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        names(current, |repository, _, names| {
+            names.extend(repository.stream_names()?);
+            let refs = repository.refs(Namespace::Streams)?.into_iter();
+            names.extend(refs.map(|(name, _)| format!("refs/{name}")));
             Ok(())
         })
     })

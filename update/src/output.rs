@@ -7,6 +7,9 @@ use serde::Serialize;
 /// Version of all JSON forms; see CLI.md. Fields may be added within a version, never renamed or removed.
 pub const JSON_VERSION: u32 = 1;
 
+/// Bytes that are collected before they are written.
+const RAW_BYTES: usize = 128 << 10;
+
 /// Writes results to standard output in the form that the user asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -24,6 +27,11 @@ impl Output {
     /// Output as JSON, or for people.
     pub fn new(json: bool) -> Self {
         Self { json }
+    }
+
+    /// Whether results are JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Writes one result: `value`, which must be a struct or map, as JSON with its `version`; or what `human` writes.
@@ -57,6 +65,22 @@ impl Output {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Lets a function write to standard output as it likes: for data that is neither for people nor JSON.
+///
+/// A reader that went away is not an error: the rest is not wanted.
+pub fn write_raw(write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut stdout = io::BufWriter::with_capacity(RAW_BYTES, io::stdout().lock());
+    let written = write(&mut stdout).and_then(|()| Ok(stdout.flush()?));
+    let gone = |error: &anyhow::Error| {
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+        causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    };
+    match written {
+        Err(error) if !gone(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -1,16 +1,23 @@
 //! `osupdate image`: the images in the repository.
 
 mod digest;
+mod import;
+mod import_layer;
 mod inspect;
+mod layer;
 mod list;
 mod mount;
+mod near;
+mod objects;
 mod pull;
 mod tag;
 mod untag;
 
 use std::fmt;
 
+use anyhow::{anyhow, bail};
 use clap::Subcommand;
+use osupdate_core::Digest;
 use osupdate_core::oci::{StoreError, StoredImage, list as list_tags, open_image};
 use osupdate_core::repository::Repository;
 use serde_json::Value;
@@ -39,6 +46,10 @@ enum Command {
     Mount(mount::Args),
     Tag(tag::Args),
     Untag(untag::Args),
+    Objects(objects::Args),
+    Import(import::Args),
+    Layer(layer::Args),
+    ImportLayer(import_layer::Args),
 }
 
 impl Args {
@@ -52,6 +63,10 @@ impl Args {
             Command::Mount(args) => args.run(&self.repository),
             Command::Tag(args) => args.run(&self.repository, context),
             Command::Untag(args) => args.run(&self.repository, context),
+            Command::Objects(args) => args.run(&self.repository, context),
+            Command::Import(args) => args.run(&self.repository, context),
+            Command::Layer(args) => args.run(&self.repository, context),
+            Command::ImportLayer(args) => args.run(&self.repository, context),
         }
     }
 }
@@ -69,10 +84,23 @@ fn open(repository: &Repository, name: &str) -> anyhow::Result<StoredImage> {
         }
     }
     let tags: Vec<_> = list_tags(repository)?.into_iter().map(|(tag, _)| tag).collect();
-    result.hint(match tags.as_slice() {
-        [] => "there are no images at all: osupdate image pull REFERENCE".to_owned(),
-        tags => format!("there are: {}", tags.join(", ")),
-    })
+    result.hint(near::hint(name, &tags))
+}
+
+/// Finds an EROFS image: that of an image by tag or digest, or one by its own hex digest or ref.
+fn find_erofs(repository: &Repository, name: &str, boot: bool) -> anyhow::Result<Digest> {
+    if let Some(digest) = repository.image(name)? {
+        if boot {
+            bail!("--boot goes with the name of an image, not with that of an EROFS image");
+        }
+        return Ok(digest);
+    }
+    let image = open(repository, name)?;
+    let (digest, what, how) = match boot {
+        true => (image.boot_image, "boot image", "osupdate image pull --bootable"),
+        false => (image.image, "EROFS image", "osupdate image pull"),
+    };
+    digest.ok_or_else(|| anyhow!("{name} has no {what} in the repository")).hint(format!("pull it again with: {how}"))
 }
 
 /// The tag that `pull` gives to an image, from what the user wrote to pull it.

@@ -1,7 +1,9 @@
 //! `osupdate repo`: the repository as a whole.
 
+mod cat;
 mod fsck;
 mod gc;
+mod hold;
 mod init;
 mod system_roots;
 mod why;
@@ -28,6 +30,8 @@ enum Command {
     Fsck(fsck::Args),
     Gc(gc::Args),
     Why(why::Args),
+    Cat(cat::Args),
+    Hold(hold::Args),
 }
 
 impl Args {
@@ -38,6 +42,8 @@ impl Args {
             Command::Fsck(args) => args.run(&self.repository, context),
             Command::Gc(args) => args.run(&self.repository, context),
             Command::Why(args) => args.run(&self.repository, context),
+            Command::Cat(args) => args.run(&self.repository),
+            Command::Hold(args) => args.run(&self.repository, context),
         }
     }
 }

@@ -275,3 +275,42 @@ fn a_registry_with_tls_is_trusted_by_its_certificate() {
     let certificate = registry.directory().join("certificate.pem");
     drop(place.run_with(&["image", "pull", &reference], &[("SSL_CERT_FILE", &certificate)]).done());
 }
+
+#[test]
+fn changes_to_a_mount_go_to_its_upper_directory() {
+    if !have(&["tar", "gzip", "umount", "mount"]) || !rustix::process::geteuid().is_root() {
+        println!("skipped: mounting needs root");
+        return;
+    }
+    let place = Place::with_repository();
+    drop(place.run(&["image", "pull", "oci:image", "--tag", "test"]).done());
+    // On a file system that can be an upper layer, whatever the test runs on.
+    for directory in ["mnt", "changes"] {
+        fs::create_dir(place.path().join(directory)).unwrap();
+    }
+    let changes = place.path().join("changes");
+    let umount = |directory: &str| {
+        assert!(Command::new("umount").arg(place.path().join(directory)).status().unwrap().success());
+    };
+    assert!(Command::new("mount").args(["-t", "tmpfs", "changes"]).arg(&changes).status().unwrap().success());
+    fs::create_dir(changes.join("upper")).unwrap();
+    fs::create_dir(changes.join("work")).unwrap();
+    let directories = ["--upperdir", "changes/upper", "--workdir", "changes/work"];
+    let mount = |options: &[&str]| place.run(&[&["image", "mount", "test", "mnt"], options].concat());
+    let written = mount(&[&directories[..], &["--read-write"]].concat());
+    let new = place.path().join("mnt/usr/new");
+    let write = fs::write(&new, "x");
+    drop(written.done());
+    umount("mnt");
+    let again = mount(&directories);
+    let (read, refused) = (fs::read_to_string(&new), fs::write(&new, "y"));
+    drop(again.done());
+    umount("mnt");
+    let upper = fs::read_to_string(changes.join("upper/usr/new"));
+    umount("changes");
+    write.unwrap();
+    assert_eq!((read.unwrap(), upper.unwrap()), ("x".to_owned(), "x".to_owned()));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    assert!(mount(&["--read-write"]).failed(2).contains("--upperdir"));
+    assert!(mount(&directories[..2]).failed(2).contains("--workdir"));
+}

@@ -11,3 +11,4 @@ mod real;
 mod repo;
 mod repository_options;
 mod server;
+mod streams;

@@ -1,28 +1,46 @@
 //! `osupdate image inspect`
 
 use indicatif::BinaryBytes;
+use osupdate_core::oci::documents;
 
 use super::{open, or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::completion;
 use crate::exit::Outcome;
+use crate::output::write_raw;
 
 /// Show what is known of an image in the repository
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   osupdate image inspect docker://registry.example.com/os:1.2
-  osupdate image inspect sha256:0123… --json")]
+  osupdate image inspect sha256:0123… --json
+  osupdate image inspect test --manifest | sha256sum")]
 pub(super) struct Args {
     /// Tag, or digest of the manifest or configuration
     #[arg(add = completion::images())]
     image: String,
+
+    /// Print only the manifest, byte by byte as it was pulled
+    #[arg(long, conflicts_with = "config")]
+    manifest: bool,
+
+    /// Print only the configuration, byte by byte as it was pulled
+    #[arg(long)]
+    config: bool,
 }
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let image = open(&repository.open()?, &self.image)?;
+        let repository = repository.open()?;
+        let image = open(&repository, &self.image)?;
+        if self.manifest || self.config {
+            let (manifest, config) = documents(&repository, &image)?;
+            let document = if self.manifest { manifest } else { config };
+            write_raw(|out| Ok(out.write_all(&document)?))?;
+            return Ok(Outcome::Done);
+        }
         let mut json = summary(&image);
         json["manifest"] = serde_json::to_value(&image.manifest)?;
         json["config"] = serde_json::to_value(&image.config)?;
