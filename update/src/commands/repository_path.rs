@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use clap::{ValueEnum, ValueHint};
 use osupdate_core::Algorithm;
-use osupdate_core::repository::{OpenError, OpenOptions, Repository, Verity};
+use osupdate_core::repository::{NotWritable, OpenError, OpenOptions, Repository, Verity};
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
 use rustix::fs::CWD;
 
@@ -122,7 +122,13 @@ impl RepositoryPath {
             system::make_writable()?;
         }
         let repository = self.open()?;
-        repository.check_writable()?;
+        let writable = repository.check_writable();
+        match writable {
+            Err(NotWritable::Permission { .. }) => {
+                writable.hint("run it as root, or work on a repository of your own: --user")?;
+            }
+            other => other?,
+        }
         Ok(repository)
     }
 
