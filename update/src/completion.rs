@@ -8,15 +8,19 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _, complete};
 use osupdate_core::oci;
 use osupdate_core::repository::{Namespace, Repository};
 
 use crate::cli::Cli;
 use crate::commands::repository_path;
+use crate::transport::ImageReference;
+
+/// Begins references to directories.
+const OCI_PREFIX: &[u8] = b"oci:";
 
 /// What the last of the words could become, each with a tab and a description if there is one.
 ///
@@ -88,6 +92,30 @@ pub(crate) fn streams() -> ArgValueCompleter {
             Ok(())
         })
     })
+}
+
+/// Completes where an image is fetched from: directories after `oci:`, and what has been pulled before.
+pub(crate) fn references() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let Some(path) = current.as_bytes().strip_prefix(OCI_PREFIX) else {
+            let pulled = |name: &String| name.parse::<ImageReference>().is_ok();
+            return names(current, |repository, _, names| {
+                names.extend(oci::list(repository)?.into_iter().map(|(tag, _)| tag).filter(pulled));
+                // The other kind of reference, for those who do not know.
+                names.insert("oci:".to_owned());
+                Ok(())
+            });
+        };
+        let found = PathCompleter::dir().complete(OsStr::from_bytes(path)).into_iter();
+        found.map(|candidate| layout(&candidate).unwrap_or(candidate).add_prefix("oci:")).collect()
+    })
+}
+
+/// The candidate for a directory that is an OCI layout: nothing more follows.
+fn layout(candidate: &CompletionCandidate) -> Option<CompletionCandidate> {
+    let directory = candidate.get_value().as_bytes().strip_suffix(b"/")?;
+    let directory = Path::new(OsStr::from_bytes(directory));
+    directory.join("oci-layout").is_file().then(|| CompletionCandidate::new(directory))
 }
 
 /// Completes a tag.

@@ -96,3 +96,17 @@ pub(super) fn collect_quietly(context: &Context, system: System) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_form_is_the_pinned_one() {
+        let report = Report { dry_run: true, deployments: vec!["a".to_owned()], objects_removed: 1, freed_bytes: 2 };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"dry_run":true,"deployments":["a"],"objects_removed":1,"freed_bytes":2}"#
+        );
+    }
+}

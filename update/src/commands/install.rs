@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum, ValueHint};
 use osupdate_deploy::install::{self, DiskError, FileSystem, InstallError, Options, RootMount};
 use osupdate_deploy::prepare::Source;
 use serde::Serialize;
 
 use crate::cli::Context;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::transport::{ImageReference, SourceOptions, open_source};
 
@@ -28,16 +29,21 @@ enum Command {
 /// Makes a partition table with an EFI system partition and a root, pulls the image into a repository there, and installs
 /// the image's systemd-boot with one boot entry. Image, disk and size are checked before anything is written.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  osupdate install to-disk --source docker://registry.example.com/os:1 /dev/vda
+  osupdate install to-disk --source oci:build/image --target-imgref registry.example.com/os:1 --karg console=ttyS0 /dev/vda")]
 struct ToDisk {
     /// The disk, such as /dev/vda
+    #[arg(value_hint = ValueHint::FilePath)]
     disk: PathBuf,
 
     /// The image: docker://HOST/NAME:TAG or oci:DIRECTORY[:TAG]
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", add = completion::references())]
     source: ImageReference,
 
     /// The image that the installed system follows, if it is another one
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", add = completion::references())]
     target_imgref: Option<ImageReference>,
 
     /// Speak to the registry without TLS, now and for later upgrades
@@ -45,7 +51,7 @@ struct ToDisk {
     plain_http: bool,
 
     /// Type of the root file system
-    #[arg(long, value_enum, default_value_t = RootType::Ext4)]
+    #[arg(long, value_enum, default_value_t = RootType::Ext4, value_name = "TYPE")]
     filesystem: RootType,
 
     /// Size of the EFI system partition: bytes, or a number with K, M or G
@@ -171,6 +177,21 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_form_is_the_pinned_one() {
+        let report = Report {
+            disk: "/dev/vda".into(),
+            deployment: "a".to_owned(),
+            reference: "oci:/x".to_owned(),
+            manifest_digest: "sha256:0".to_owned(),
+            image_version: None,
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"disk":"/dev/vda","deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null}"#
+        );
+    }
 
     #[test]
     fn sizes_are_bytes_or_have_a_unit() {

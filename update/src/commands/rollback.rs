@@ -71,3 +71,23 @@ impl Args {
         Ok(Outcome::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_form_is_the_pinned_one() {
+        let report = Report {
+            next: "a".to_owned(),
+            image_version: Some("1".to_owned()),
+            undone: false,
+            discarded: None,
+            reboot_needed: true,
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"next":"a","image_version":"1","undone":false,"discarded":null,"reboot_needed":true}"#
+        );
+    }
+}

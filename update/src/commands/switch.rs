@@ -8,6 +8,7 @@ use osupdate_deploy::stage::{self, Request};
 use super::repository_path::LockTimeout;
 use super::upgrade::{failed, finish, patience, report};
 use crate::cli::Context;
+use crate::completion;
 use crate::exit::Outcome;
 use crate::system::System;
 use crate::transport::{ImageReference, SourceOptions, open_source};
@@ -16,9 +17,13 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 ///
 /// /var and the local changes in /etc are kept, as with upgrade.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  osupdate switch docker://registry.example.com/os:2
+  osupdate switch oci:/var/tmp/image:latest --apply")]
 pub struct Args {
     /// The image: docker://HOST/NAME:TAG or oci:DIRECTORY[:TAG]
-    #[arg(value_name = "REF")]
+    #[arg(value_name = "REF", add = completion::references())]
     reference: ImageReference,
 
     /// Speak to the registry without TLS, now and for later upgrades

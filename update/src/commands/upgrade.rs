@@ -191,3 +191,41 @@ pub(super) fn report(context: &Context, staged: &Staged) -> anyhow::Result<()> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_form_of_a_check_is_the_pinned_one() {
+        let report = CheckReport {
+            update_available: true,
+            state: state(Staging::New),
+            reference: "oci:/x".to_owned(),
+            manifest_digest: "sha256:0".to_owned(),
+            image_version: None,
+            missing_bytes: 1,
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"update_available":true,"state":"new","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null,"missing_bytes":1}"#
+        );
+    }
+
+    #[test]
+    fn json_form_of_what_was_staged_is_the_pinned_one() {
+        let report = StagedReport {
+            state: state(Staging::Current),
+            reboot_needed: false,
+            deployment: "a".to_owned(),
+            reference: "oci:/x".to_owned(),
+            manifest_digest: "sha256:0".to_owned(),
+            image_version: Some("1".to_owned()),
+            removed: vec!["b".to_owned()],
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"state":"current","reboot_needed":false,"deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":"1","removed":["b"]}"#
+        );
+    }
+}

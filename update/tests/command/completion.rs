@@ -93,6 +93,13 @@ fn what_the_scripts_are_told_is_one_candidate_per_line() {
     let ask = |words: &[&str]| place.run_bare(&[&["complete", "--"], words].concat()).done();
     assert_eq!(ask(&["osupdate", "image", "untag", "--repo", "repo", "t"]), "test\n");
     assert_eq!(ask(&["/usr/bin/osupdate", "image", "--repo=repo", "tag", "t"]), "test\n");
+    // A layout is complete as it is; other directories go on.
+    assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "oci:im"]), "oci:image\n");
+    assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "oci:re"]), "oci:repo/\n");
+    assert_eq!(
+        ask(&["osupdate", "image", "pull", "--repo", "repo", ""]),
+        "docker://registry.example/os:1\ndocker://registry.example/os:2\noci:\n"
+    );
     let digest = place.run(&["image", "inspect", "test", "--json"]).json()["manifest_digest"].clone();
     let digests = ask(&["osupdate", "image", "inspect", "--repo", "repo", "sha256:"]);
     assert_eq!(digests, format!("{}\n", digest.as_str().unwrap()));

@@ -38,7 +38,7 @@ pub(super) struct Args {
     image: Option<String>,
 
     /// Fetch this image for the purpose, into a temporary repository below $TMPDIR or /var/tmp
-    #[arg(long, value_name = "REFERENCE", group = "what")]
+    #[arg(long, value_name = "REFERENCE", group = "what", add = completion::references())]
     source: Option<ImageReference>,
 
     /// Speak HTTP without TLS with the registry

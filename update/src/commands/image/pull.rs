@@ -6,6 +6,7 @@ use osupdate_core::oci::{Platform, PullError, PullOptions, pull};
 use super::{or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::transport::{ImageReference, SourceOptions, open_source};
 
@@ -25,10 +26,11 @@ References:
   oci:PATH[:TAG]                                  in an OCI layout directory")]
 pub(super) struct Args {
     /// What to fetch
+    #[arg(add = completion::references())]
     reference: ImageReference,
 
     /// Name of the image in the repository; the reference if there is none
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", add = completion::tags())]
     tag: Option<String>,
 
     /// Also make the image that is booted, with /boot and /sysroot empty
