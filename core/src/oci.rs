@@ -4,13 +4,17 @@
 //! image layouts in directories ([`Layout`]).
 
 mod apply;
+mod artifact;
 mod decompress;
 mod digest;
+mod label;
 mod layer;
 mod layout;
 mod manifest;
 mod offer;
+mod proof;
 mod pull;
+mod referrers;
 mod source;
 mod store;
 mod stored_layer;
@@ -18,6 +22,7 @@ mod tags;
 mod verify;
 
 pub use apply::{ApplyError, ApplyErrorKind};
+pub use artifact::{StoredArtifact, is_artifact, open_artifact, pull_artifact};
 pub use decompress::Compression;
 pub use digest::{ContentDigest, ContentHasher, ParseContentDigestError};
 pub use layer::{LayerError, StoredLayerError};
@@ -28,9 +33,10 @@ pub use manifest::{
 };
 pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use offer::Offer;
-pub use pull::{PullError, PullOptions, pull};
+pub use pull::{PullError, PullOptions, TriedImage, pull};
+pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
 pub use source::{ImageSource, SourceError};
-pub use store::{StoreError, StoredImage, TreeError, documents, image_tree, open_image};
+pub use store::{StoreError, StoredImage, TreeError, documents, image_tree, image_tree_with, open_image};
 pub use stored_layer::{ImportLayerError, LayerFacts, OpenLayerError, StoredLayer, import_layer, open_layer};
 pub use tags::{list, tag, untag};
 pub use verify::{ImageFinding, ImageFindingKind, verify_image, verify_images};

@@ -26,6 +26,7 @@ mod why;
 pub use file_system::FileSystem;
 pub use fsck::{Finding, FindingKind, FsckError, FsckOptions, FsckReport};
 pub use gc::{GcError, GcOptions, GcReport, MarkError, Root};
+pub(crate) use gc::{MANIFEST_PREFIX, REFERRERS};
 pub use image::ImageError;
 pub use import::ImportError;
 pub use init::{InitError, InitOutcome};

@@ -19,6 +19,14 @@ pub enum XattrFilter {
 }
 
 impl XattrFilter {
+    /// The name of the choice, as in labels and commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllowlistOnly => "allowlist-only",
+            Self::KeepUserXattrs => "keep-user-xattrs",
+        }
+    }
+
     pub(crate) fn keeps(self, name: &[u8]) -> bool {
         name == b"security.capability" || self == Self::KeepUserXattrs && name.starts_with(b"user.")
     }

@@ -86,6 +86,19 @@ pub enum LayerError {
     Stopped,
 }
 
+impl LayerError {
+    /// What a fault of a blob of `expected_bytes` means; `error` is what reading it gave.
+    pub(crate) fn of_fault(fault: BlobFault, expected_bytes: u64, error: io::Error) -> Self {
+        match fault {
+            BlobFault::Stopped => Self::Stopped,
+            BlobFault::Source => Self::Transfer(error.into()),
+            BlobFault::Short { read_bytes } => Self::Short { read_bytes, expected_bytes },
+            BlobFault::Long => Self::Long { expected_bytes },
+            BlobFault::Digest { actual } => Self::BlobDigest { actual },
+        }
+    }
+}
+
 /// Why a layer of the repository cannot be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -229,14 +242,7 @@ impl Import<'_> {
     }
 
     fn fault(&self, fault: BlobFault, error: io::Error) -> LayerError {
-        let expected_bytes = self.blob.size;
-        match fault {
-            BlobFault::Stopped => LayerError::Stopped,
-            BlobFault::Source => LayerError::Transfer(error.into()),
-            BlobFault::Short { read_bytes } => LayerError::Short { read_bytes, expected_bytes },
-            BlobFault::Long => LayerError::Long { expected_bytes },
-            BlobFault::Digest { actual } => LayerError::BlobDigest { actual },
-        }
+        LayerError::of_fault(fault, self.blob.size, error)
     }
 }
 

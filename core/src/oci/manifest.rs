@@ -154,6 +154,48 @@ impl CheckedManifest {
     }
 }
 
+/// The manifest of anything at all, as far as artifacts are looked into.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedArtifact {
+    pub(crate) digest: ContentDigest,
+    pub(crate) manifest: ImageManifest,
+    pub(crate) config: BlobDescriptor,
+    pub(crate) layers: Vec<BlobDescriptor>,
+    /// `artifactType`, or else the media type of the configuration.
+    pub(crate) artifact_type: String,
+    /// The manifest that it belongs to.
+    pub(crate) subject: Option<ContentDigest>,
+}
+
+impl CheckedArtifact {
+    /// Parses a manifest; whether it is an image is for [`CheckedArtifact::is_image`] to tell.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        check_size("manifest", bytes.len() as u64, MANIFEST_MAX_BYTES)?;
+        check_form(bytes)?;
+        let manifest: ImageManifest = json("manifest", bytes)?;
+        let blob = |descriptor: &Descriptor| {
+            BlobDescriptor::try_from(descriptor)
+                .map_err(|source| ManifestError::Digest { document: "manifest", source })
+        };
+        let config = blob(manifest.config())?;
+        check_size("configuration", config.size, CONFIG_MAX_BYTES)?;
+        let subject = manifest.subject().as_ref().map(&blob).transpose()?.map(|subject| subject.digest);
+        Ok(Self {
+            digest: ContentDigest::sha256(bytes),
+            layers: manifest.layers().iter().map(blob).collect::<Result<_, _>>()?,
+            artifact_type: manifest.artifact_type().as_ref().map_or(config.media_type.clone(), ToString::to_string),
+            subject,
+            config,
+            manifest,
+        })
+    }
+
+    /// An image has a configuration that says how its layers are used.
+    pub(crate) fn is_image(&self) -> bool {
+        CONFIG_MEDIA_TYPES.contains(&self.config.media_type.as_str())
+    }
+}
+
 /// A configuration with its diff_ids, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedConfig {

@@ -32,7 +32,7 @@ impl<'a> Offer<'a> {
     pub fn fetch(source: &'a dyn ImageSource, platform: &Platform) -> Result<Self, PullError> {
         let json = source.manifest().map_err(PullError::FetchManifest)?;
         let manifest = CheckedManifest::parse(&json)?;
-        let config_json = fetch_config(source, &manifest)?;
+        let config_json = fetch_config(source, &manifest.config)?;
         let config = CheckedConfig::parse(&config_json, manifest.layers.len())?;
         platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
         Ok(Self { source, json, manifest, config_json, config })

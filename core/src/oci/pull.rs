@@ -4,6 +4,7 @@
 //! then the streams of configuration and manifest, each written once. Names become durable together; the tag comes last.
 //! What is interrupted before leaves objects without names, which the next collection of garbage removes.
 
+mod images;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -12,30 +13,39 @@ use std::io;
 use thiserror::Error;
 
 use super::digest::ContentDigest;
+use super::label::{is_boot_label, is_image_label};
 use super::layer::LayerError;
 use super::layout::read_bounded;
 use super::manifest::{BlobDescriptor, CONFIG_MAX_BYTES, CheckedConfig, CheckedManifest, ManifestError, Platform};
+use super::proof;
 use super::source::{ImageSource, SourceError};
 use super::store::{
-    StoreError, StoredImage, TreeError, build_tree, config_label, config_name, image_label, layer_name, manifest_name,
-    manifests_with_config, open_manifest, read_document,
+    StoreError, StoredImage, TreeError, config_label, config_name, layer_name, manifest_name, manifests_with_config,
+    open_manifest, read_document,
 };
 use super::tags::tag_ref;
-use crate::boot::{BootError, BootOptions, transform_for_boot};
+use crate::boot::BootError;
 use crate::digest::Digest;
 use crate::erofs::{self, Format};
-use crate::observer::{Event, Observer};
+use crate::observer::Observer;
 use crate::repository::{
     FileError, ImageError, Namespace, NotWritable, ObjectError, PublishError, RefError, Repository,
 };
 use crate::splitstream::{ContentType, Writer};
-use crate::tree::Tree;
+use crate::transform::XattrFilter;
+use images::Images;
+pub use images::TriedImage;
 
 /// What to pull an image for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PullOptions<'a> {
     /// Also build the image that is booted.
     pub bootable: bool,
+    /// Extended attributes in the image that is booted.
+    pub xattrs: XattrFilter,
+    /// Of all ways in which composefs tools make the boot image of these layers, take the one that gives this digest, which
+    /// may be sealed in a UKI. Implies `bootable`.
+    pub expected_boot_image: Option<Digest>,
     /// Tag the image gets.
     pub tag: Option<&'a str>,
     /// Further ref below `streams/refs/` that keeps the image.
@@ -86,11 +96,22 @@ pub enum PullError {
     /// The image cannot be booted.
     #[error("the image is not bootable")]
     Boot(#[from] BootError),
+    /// No way of making the boot image gives the digest that was asked for.
+    #[error("no boot image of the layers has the digest {expected}; tried: {}", list(tried))]
+    BootImage {
+        /// What was asked for.
+        expected: Digest,
+        /// What there is.
+        tried: Vec<TriedImage>,
+    },
     /// The file tree does not fit into an EROFS image.
     #[error("cannot make an EROFS image of the file tree")]
     Erofs(#[from] erofs::WriteError),
     /// The repository stores images in a format that OCI images are not stored in.
-    #[error("the repository has EROFS format V{}, which OCI images cannot be stored in", .0.number())]
+    #[error(
+        "the repository has EROFS format V{}, in which no composefs tool stores OCI images; use a repository of V1 or V2",
+        .0.number()
+    )]
     Format(Format),
     /// The repository may not be changed.
     #[error(transparent)]
@@ -135,7 +156,7 @@ pub fn pull(
     let json = source.manifest().map_err(PullError::FetchManifest)?;
     let manifest = CheckedManifest::parse(&json)?;
     let pull = Pull { repository, source, options, observer, json, manifest };
-    pull.store()?;
+    let boot_image = pull.store()?;
 
     let name = manifest_name(&pull.manifest.digest);
     for ref_name in [tag_ref.as_deref(), options.keep_as].into_iter().flatten() {
@@ -143,7 +164,12 @@ pub fn pull(
             repository.set_ref(Namespace::Streams, ref_name, &name)?;
         }
     }
-    Ok(open_manifest(repository, &pull.manifest.digest)?)
+    let image = open_manifest(repository, &pull.manifest.digest)?;
+    Ok(StoredImage { boot_image: boot_image.or(image.boot_image), ..image })
+}
+
+fn list(tried: &[TriedImage]) -> String {
+    tried.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 struct Pull<'a> {
@@ -159,15 +185,15 @@ struct Pull<'a> {
 #[derive(Default)]
 struct StoredConfig {
     json: Option<Vec<u8>>,
-    /// EROFS images that are there, by label.
-    images: BTreeMap<String, Digest>,
+    /// EROFS images that are there.
+    images: Images,
 }
 
-/// Fetches an image's configuration and checks it against the manifest.
-pub(super) fn fetch_config(source: &dyn ImageSource, manifest: &CheckedManifest) -> Result<Vec<u8>, PullError> {
-    let BlobDescriptor { digest, size, .. } = manifest.config;
+/// Fetches a configuration and checks it against the manifest.
+pub(super) fn fetch_config(source: &dyn ImageSource, config: &BlobDescriptor) -> Result<Vec<u8>, PullError> {
+    let BlobDescriptor { digest, size, .. } = *config;
     let failed = |source| PullError::FetchConfig { digest, source };
-    let blob = source.blob(&manifest.config).map_err(failed)?;
+    let blob = source.blob(config).map_err(failed)?;
     let json = read_bounded(blob, CONFIG_MAX_BYTES).map_err(|error| failed(SourceError::new(error)))?;
     if json.len() as u64 != size || !digest.matches(&json) {
         let actual = ContentDigest::sha256(&json);
@@ -177,12 +203,12 @@ pub(super) fn fetch_config(source: &dyn ImageSource, manifest: &CheckedManifest)
 }
 
 impl Pull<'_> {
-    /// Makes sure that all streams and images are there.
-    fn store(&self) -> Result<(), PullError> {
+    /// Makes sure that all streams and images are there; returns the boot image that was asked for.
+    fn store(&self) -> Result<Option<Digest>, PullError> {
         let stored = self.stored_config()?;
         let json = match stored.json {
             Some(json) => json,
-            None => fetch_config(self.source, &self.manifest)?,
+            None => fetch_config(self.source, &self.manifest.config)?,
         };
         let config = CheckedConfig::parse(&json, self.manifest.layers.len())?;
         if let Some(platform) = self.options.platform {
@@ -191,7 +217,8 @@ impl Pull<'_> {
         let formats = self.formats()?;
         let layers = self.layers(&config.diff_ids)?;
         let images = self.images(&formats, &layers, stored.images)?;
-        self.publish(&json, &layers, &images)
+        self.publish(&json, &layers, &images)?;
+        Ok(images.boot)
     }
 
     /// The configuration's streams, by name and as an older manifest stream has it: both may know images.
@@ -215,56 +242,18 @@ impl Pull<'_> {
                     continue;
                 }
             };
+            let own = proof::is_remembered(repository, &stream, digest);
             for (label, image) in document.stream.named_refs() {
-                if label.starts_with("composefs.image") && repository.has_object(image)? {
-                    stored.images.entry(label.clone()).or_insert(*image);
+                if is_image_label(label) && repository.has_object(image)? {
+                    let images = if own { &mut stored.images.own } else { &mut stored.images.foreign };
+                    images.entry(label.clone()).or_insert(*image);
                 }
             }
             stored.json.get_or_insert(document.json);
         }
+        let Images { own, foreign, .. } = &mut stored.images;
+        foreign.retain(|label, _| !own.contains_key(label));
         Ok(stored)
-    }
-
-    /// The EROFS formats that are wanted, checked before anything is fetched.
-    fn formats(&self) -> Result<Vec<Format>, PullError> {
-        let formats = self.repository.image_formats();
-        match formats.iter().find(|format| image_label(**format, false).is_none()) {
-            Some(format) => Err(PullError::Format(*format)),
-            None => Ok(formats),
-        }
-    }
-
-    /// All EROFS images by label: those there were, and those that are wanted and missing, which are made now.
-    fn images(
-        &self,
-        formats: &[Format],
-        layers: &[(ContentDigest, Digest)],
-        mut images: BTreeMap<String, Digest>,
-    ) -> Result<BTreeMap<String, Digest>, PullError> {
-        let missing = |images: &BTreeMap<String, Digest>, bootable| {
-            let labelled = formats.iter().filter_map(move |format| Some((image_label(*format, bootable)?, *format)));
-            labelled.filter(|(label, _)| !images.contains_key(*label)).collect::<Vec<_>>()
-        };
-        let (plain, boot) = (missing(&images, false), missing(&images, true));
-        let boot = if self.options.bootable { boot } else { Vec::new() };
-        if plain.is_empty() && boot.is_empty() {
-            return Ok(images);
-        }
-        self.observer.event(Event::Step("building the image"));
-        let mut tree = build_tree(self.repository, layers)?;
-        let mut write = |tree: &Tree, wanted: Vec<(&str, Format)>| {
-            for (label, format) in wanted {
-                let image = erofs::write(tree, format)?;
-                images.insert(label.to_owned(), self.repository.put_image(&image)?);
-            }
-            Ok::<_, PullError>(())
-        };
-        write(&tree, plain)?;
-        if !boot.is_empty() {
-            transform_for_boot(self.repository, &mut tree, &BootOptions::default())?;
-            write(&tree, boot)?;
-        }
-        Ok(images)
     }
 
     /// Writes the streams of configuration and manifest, and names all streams that are not named yet.
@@ -272,16 +261,19 @@ impl Pull<'_> {
         &self,
         config_json: &[u8],
         layers: &[(ContentDigest, Digest)],
-        images: &BTreeMap<String, Digest>,
+        images: &Images,
     ) -> Result<(), PullError> {
         let repository = self.repository;
         let config_digest = self.manifest.config.digest;
         let layer_refs = layers.iter().map(|(diff_id, stream)| (diff_id.to_string(), *stream));
         // The order of the refs is that of cfsctl, so that neither tool re-points the other's stream for nothing.
-        let (boot, plain): (Vec<_>, Vec<_>) =
-            images.iter().partition(|(label, _)| label.starts_with("composefs.image.boot"));
+        let all: BTreeMap<_, _> = images.own.iter().chain(&images.foreign).collect();
+        let (boot, plain): (Vec<_>, Vec<_>) = all.into_iter().partition(|(label, _)| is_boot_label(label));
         let image_refs = plain.into_iter().chain(boot).map(|(label, image)| (label.clone(), *image));
-        let config = self.put_document(ContentType::Config, config_json, layer_refs.chain(image_refs))?;
+        let config = put_document(repository, ContentType::Config, config_json, layer_refs.chain(image_refs))?;
+        if images.foreign.is_empty() {
+            proof::remember(repository, &config, &config_digest);
+        }
         let manifest = self.put_manifest(&self.json, config, layers)?;
 
         let mut names: Vec<(String, Digest)> =
@@ -329,23 +321,23 @@ impl Pull<'_> {
     ) -> Result<Digest, PullError> {
         let config_ref = (config_label(&self.manifest.config.digest), config);
         let layer_refs = layers.iter().map(|(diff_id, stream)| (diff_id.to_string(), *stream));
-        self.put_document(ContentType::Manifest, json, [config_ref].into_iter().chain(layer_refs))
+        put_document(self.repository, ContentType::Manifest, json, [config_ref].into_iter().chain(layer_refs))
     }
+}
 
-    /// Stores a document and a stream that consists of it.
-    fn put_document(
-        &self,
-        kind: ContentType,
-        json: &[u8],
-        refs: impl Iterator<Item = (String, Digest)>,
-    ) -> Result<Digest, PullError> {
-        let object = self.repository.put_object(json)?;
-        let mut stream = Writer::new(self.repository.algorithm(), kind).map_err(PullError::Stream)?;
-        for (label, target) in refs {
-            stream.named_ref(&label, target);
-        }
-        stream.external(object.digest, object.size_bytes).map_err(PullError::Stream)?;
-        let bytes = stream.finish().map_err(PullError::Stream)?;
-        Ok(self.repository.put_object(&bytes)?.digest)
+/// Stores a document and a stream that consists of it.
+pub(super) fn put_document(
+    repository: &Repository,
+    kind: ContentType,
+    json: &[u8],
+    refs: impl Iterator<Item = (String, Digest)>,
+) -> Result<Digest, PullError> {
+    let object = repository.put_object(json)?;
+    let mut stream = Writer::new(repository.algorithm(), kind).map_err(PullError::Stream)?;
+    for (label, target) in refs {
+        stream.named_ref(&label, target);
     }
+    stream.external(object.digest, object.size_bytes).map_err(PullError::Stream)?;
+    let bytes = stream.finish().map_err(PullError::Stream)?;
+    Ok(repository.put_object(&bytes)?.digest)
 }

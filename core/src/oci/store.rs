@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! streams/oci-manifest-<digest>   the manifest; refs: config:<digest>, <diff_id>...
-//! streams/oci-config-<digest>     the configuration; refs: <diff_id>..., composefs.image.v1, composefs.image.boot.v1
+//! streams/oci-config-<digest>     the configuration; refs: <diff_id>..., labels of EROFS images
 //! streams/oci-layer-<diff_id>     an uncompressed layer
 //! ```
 
@@ -11,19 +11,17 @@ use thiserror::Error;
 
 use super::apply::TreeBuilder;
 use super::digest::ContentDigest;
+use super::label::ImageLabel;
 use super::layer;
 use super::layer::StoredLayerError;
 use super::manifest::{CheckedConfig, CheckedManifest, ManifestError};
 use super::tags::resolve_tag;
 use crate::digest::Digest;
-use crate::erofs::Format;
-use crate::repository::{FileError, ObjectError, RefError, Repository, StreamError};
+use crate::repository::{FileError, MANIFEST_PREFIX, ObjectError, RefError, Repository, StreamError};
 use crate::splitstream::{ContentType, Reader};
 use crate::transform::{TransformError, XattrFilter, transform_for_oci};
 use crate::tree::Tree;
 
-/// Begins the names of manifest streams.
-pub(crate) const MANIFEST_PREFIX: &str = "oci-manifest-";
 /// Why an image of the repository cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -129,7 +127,8 @@ pub struct StoredImage {
     pub config: ImageConfiguration,
     /// The EROFS image of all files, in the repository's default format if it is there.
     pub image: Option<Digest>,
-    /// The EROFS image that is booted: [`crate::boot::transform_for_boot`].
+    /// The EROFS image that is booted: [`crate::boot::transform_for_boot`]. What [`super::pull()`] returns has the one that was
+    /// asked for here; otherwise, of several, it is the one with the usual extended attributes.
     pub boot_image: Option<Digest>,
     /// The layers, lowest first: diff_id and split stream.
     pub layers: Vec<(ContentDigest, Digest)>,
@@ -139,17 +138,6 @@ impl StoredImage {
     /// First-level name of the manifest's stream: what a ref that keeps the image points at.
     pub fn stream_name(&self) -> String {
         manifest_name(&self.manifest_digest)
-    }
-}
-
-/// The label of an EROFS image among a configuration's refs; `None` for formats that OCI images are not stored in.
-pub(crate) fn image_label(format: Format, bootable: bool) -> Option<&'static str> {
-    match (format, bootable) {
-        (Format::V1, false) => Some("composefs.image.v1"),
-        (Format::V1, true) => Some("composefs.image.boot.v1"),
-        (Format::V2, false) => Some("composefs.image"),
-        (Format::V2, true) => Some("composefs.image.boot"),
-        (Format::V0, _) => None,
     }
 }
 
@@ -240,16 +228,17 @@ pub(crate) fn open_manifest(repository: &Repository, digest: &ContentDigest) -> 
     let formats = repository.image_formats();
     let image_of = |bootable| {
         // Other formats after those of the repository: it may have been made when the repository had another default.
-        let formats = formats.iter().chain(&[Format::V1, Format::V2]);
-        formats.filter_map(|format| refs.get(image_label(*format, bootable)?)).next().copied()
+        let own = formats.iter().filter_map(|format| ImageLabel::new(*format, bootable));
+        let usual = own.chain(ImageLabel::all().filter(|label| label.boot.is_some() == bootable.is_some()));
+        usual.filter_map(|label| refs.get(&label.to_string())).next().copied()
     };
     Ok(StoredImage {
         manifest_digest: *digest,
         config_digest,
         manifest: manifest.manifest,
         config: config.config,
-        image: image_of(false),
-        boot_image: image_of(true),
+        image: image_of(None),
+        boot_image: image_of(Some(XattrFilter::AllowlistOnly)),
         layers,
     })
 }
@@ -291,16 +280,29 @@ pub(crate) fn manifests_with_config(
 /// # Errors
 /// When a layer cannot be read or applied, or there is no `/usr`.
 pub fn image_tree(repository: &Repository, image: &StoredImage) -> Result<Tree, TreeError> {
-    build_tree(repository, &image.layers)
+    image_tree_with(repository, image, XattrFilter::AllowlistOnly)
 }
 
-pub(crate) fn build_tree(repository: &Repository, layers: &[(ContentDigest, Digest)]) -> Result<Tree, TreeError> {
-    let mut builder = TreeBuilder::new(XattrFilter::AllowlistOnly);
+/// The same with a choice of extended attributes. Images with others than the usual ones are only booted, see
+/// [`super::PullOptions::xattrs`].
+///
+/// # Errors
+/// As [`image_tree`].
+pub fn image_tree_with(repository: &Repository, image: &StoredImage, xattrs: XattrFilter) -> Result<Tree, TreeError> {
+    build_tree(repository, &image.layers, xattrs)
+}
+
+pub(crate) fn build_tree(
+    repository: &Repository,
+    layers: &[(ContentDigest, Digest)],
+    xattrs: XattrFilter,
+) -> Result<Tree, TreeError> {
+    let mut builder = TreeBuilder::new(xattrs);
     for (diff_id, stream) in layers {
         layer::apply(repository, stream, &mut builder)
             .map_err(|source| TreeError::Layer { diff_id: *diff_id, source: Box::new(source) })?;
     }
     let mut tree = builder.finish();
-    transform_for_oci(&mut tree, XattrFilter::AllowlistOnly)?;
+    transform_for_oci(&mut tree, xattrs)?;
     Ok(tree)
 }

@@ -5,8 +5,8 @@
 //! ```
 
 use super::digest::ContentDigest;
-use super::store::{MANIFEST_PREFIX, StoreError, manifest_name};
-use crate::repository::{Namespace, RefError, Repository};
+use super::store::{StoreError, manifest_name};
+use crate::repository::{MANIFEST_PREFIX, Namespace, RefError, Repository};
 
 /// Directory of tags among the refs.
 const TAGS: &str = "oci/";

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::digest::ContentDigest;
-use super::manifest::{CheckedConfig, CheckedManifest};
-use super::store::{StoreError, config_label, find_manifest, image_label, manifest_name};
+use super::label::is_image_label;
+use super::manifest::{CheckedArtifact, CheckedConfig, CheckedManifest};
+use super::proof::{self, ProofError};
+use super::store::{StoreError, config_label, find_manifest, manifest_name};
 use super::tags::{manifest_of_target, tag_refs};
 use crate::digest::Digest;
-use crate::erofs::Format;
 use crate::repository::Repository;
 use crate::splitstream::{ContentType, Reader};
+
+/// Label of a configuration that names the EROFS image of its files.
+const SEAL_LABEL: &str = "containers.composefs.fsverity";
 
 /// What can be wrong with a stored image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +46,14 @@ pub enum ImageFindingKind {
     LayerCheckFailed,
     /// The contents of a file are not there.
     LayerObjectMissing,
+    /// The contents of a layer have another digest than its name.
+    LayerContentsMismatch,
+    /// The EROFS image that the configuration's label `containers.composefs.fsverity` names is not there.
+    SealImageMissing,
+    /// A layer of an artifact is not referred to.
+    ArtifactLayerRefMissing,
+    /// A layer of an artifact is not there, incomplete, or another one.
+    ArtifactLayerObjectMissing,
     /// An EROFS image that the configuration refers to is not there.
     ImageMissing,
 }
@@ -63,6 +75,10 @@ impl ImageFindingKind {
             Self::LayerStreamMissing => "layer-stream-missing",
             Self::LayerCheckFailed => "layer-check-failed",
             Self::LayerObjectMissing => "layer-object-missing",
+            Self::LayerContentsMismatch => "layer-contents-mismatch",
+            Self::SealImageMissing => "seal-image-missing",
+            Self::ArtifactLayerRefMissing => "artifact-layer-ref-missing",
+            Self::ArtifactLayerObjectMissing => "artifact-layer-object-missing",
             Self::ImageMissing => "image-missing",
         }
     }
@@ -112,7 +128,9 @@ pub fn verify_images(repository: &Repository) -> Result<Vec<ImageFinding>, Store
     Ok(check.findings)
 }
 
-/// Checks one image: documents against their digests, layers and their objects, EROFS images.
+/// Checks one image or artifact: documents against their digests, layers and their objects, EROFS images. Layers that are not
+/// known to be verified are read in full and compared with their diff_ids; of the others, it is for
+/// [`Repository::fsck`] to tell whether an object has changed since.
 ///
 /// # Errors
 /// [`StoreError::NotFound`] when there is no such image; what is wrong with one that is there, is found.
@@ -142,6 +160,10 @@ impl Check<'_> {
         };
         let kinds = (Kind::ManifestReadFailed, Kind::ManifestDigestMismatch);
         let Some((stream, json)) = self.document(&stream, ContentType::Manifest, digest, kinds) else { return };
+        match CheckedArtifact::parse(&json) {
+            Ok(artifact) if !artifact.is_image() => return self.artifact(digest, &artifact, &stream),
+            _ => {}
+        }
         let manifest = match CheckedManifest::parse(&json) {
             Ok(manifest) => manifest,
             Err(error) => return self.found(Kind::ManifestParseFailed, digest, Chain(&error)),
@@ -157,15 +179,48 @@ impl Check<'_> {
                 for diff_id in &config.diff_ids {
                     self.layer(diff_id, stream.named_refs().get(&diff_id.to_string()));
                 }
+                self.seal(&config);
             }
             Err(error) => self.found(Kind::ConfigParseFailed, config, Chain(&error)),
         }
-        let labels = [Format::V1, Format::V2].map(|format| [image_label(format, false), image_label(format, true)]);
-        for label in labels.into_iter().flatten().flatten() {
-            if let Some(image) = stream.named_refs().get(label)
-                && !self.has_object(image)
-            {
+        for (label, image) in stream.named_refs() {
+            if is_image_label(label) && !self.has_object(image) {
                 self.found(Kind::ImageMissing, image, label);
+            }
+        }
+    }
+
+    /// The image that a label of the configuration says it is sealed with.
+    fn seal(&mut self, config: &CheckedConfig) {
+        let labels = config.config.config().as_ref().and_then(|config| config.labels().as_ref());
+        let Some(seal) = labels.and_then(|labels| labels.get(SEAL_LABEL)) else { return };
+        if !matches!(self.repository.image(seal), Ok(Some(image)) if self.has_object(&image)) {
+            self.found(ImageFindingKind::SealImageMissing, seal, "");
+        }
+    }
+
+    fn artifact(&mut self, digest: &ContentDigest, artifact: &CheckedArtifact, stream: &Reader) {
+        use ImageFindingKind as Kind;
+        let config = &artifact.config.digest;
+        match stream.named_refs().get(&config_label(config)) {
+            Some(config_stream) => {
+                let kinds = (Kind::ConfigReadFailed, Kind::ConfigDigestMismatch);
+                self.document(config_stream, ContentType::Config, config, kinds);
+            }
+            None => self.found(Kind::ConfigRefMissing, digest, ""),
+        }
+        for layer in &artifact.layers {
+            let layer = &layer.digest;
+            let Some(stream) = stream.named_refs().get(&layer.to_string()) else {
+                self.found(Kind::ArtifactLayerRefMissing, layer, "");
+                continue;
+            };
+            let proof = match self.repository.open_stream(stream, None) {
+                Ok(stream) => proof::prove(self.repository, &stream, layer),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = proof {
+                self.found(Kind::ArtifactLayerObjectMissing, layer, Chain(&error));
             }
         }
     }
@@ -208,18 +263,26 @@ impl Check<'_> {
         if !self.has_object(stream) {
             return self.found(Kind::LayerStreamMissing, diff_id, stream);
         }
-        match self.repository.open_stream(stream, Some(ContentType::Layer)) {
-            Ok(stream) => {
-                for object in stream.object_refs() {
-                    if !self.has_object(object) {
-                        self.found(Kind::LayerObjectMissing, diff_id, object);
-                    }
-                }
-                if let Some(error) = stream.chunks().find_map(Result::err) {
-                    self.found(Kind::LayerCheckFailed, diff_id, Chain(&error));
-                }
+        let reader = match self.repository.open_stream(stream, Some(ContentType::Layer)) {
+            Ok(reader) => reader,
+            Err(error) => return self.found(Kind::LayerCheckFailed, diff_id, Chain(&error)),
+        };
+        let missing: Vec<_> = reader.object_refs().iter().filter(|object| !self.has_object(object)).collect();
+        for object in &missing {
+            self.found(Kind::LayerObjectMissing, diff_id, object);
+        }
+        if proof::is_remembered(self.repository, stream, diff_id) {
+            if let Some(error) = reader.chunks().find_map(Result::err) {
+                self.found(Kind::LayerCheckFailed, diff_id, Chain(&error));
             }
-            Err(error) => self.found(Kind::LayerCheckFailed, diff_id, Chain(&error)),
+        } else if missing.is_empty() {
+            match proof::prove(self.repository, &reader, diff_id) {
+                Ok(()) => {}
+                Err(error @ ProofError::Contents { .. }) => {
+                    self.found(Kind::LayerContentsMismatch, diff_id, Chain(&error));
+                }
+                Err(error) => self.found(Kind::LayerCheckFailed, diff_id, Chain(&error)),
+            }
         }
     }
 

@@ -19,6 +19,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Begins the names of refs to streams that keep what they name only as long as something else keeps the stream of the
+/// manifest whose digest follows: `oci-referrers/<subject>/<artifact>`. Artifacts of an image go with it.
+pub(crate) const REFERRERS: &str = "oci-referrers/";
+/// Begins the names of the streams of manifests.
+pub(crate) const MANIFEST_PREFIX: &str = "oci-manifest-";
+
 /// What to collect.
 #[derive(Clone, Debug, Default)]
 pub struct GcOptions {
@@ -134,11 +140,15 @@ impl Repository {
         let mut plan = Plan::default();
         let mut report = GcReport::default();
         let mut marker = Marker::new(self);
+        let mut conditional = Vec::new();
         for namespace in [Namespace::Streams, Namespace::Images] {
             let directory = namespace.directory();
             for (name, target) in self.refs(namespace)? {
                 let path = format!("{directory}/{REFS}/{name}");
                 match self.first_level(namespace, &target)? {
+                    Some(digest) if namespace == Namespace::Streams && name.starts_with(REFERRERS) => {
+                        conditional.push((path, name, digest));
+                    }
                     Some(digest) => marker.add_root(&path, digest)?,
                     None => {
                         let warning = format!("{path} stands for {target}, which does not exist");
@@ -160,6 +170,10 @@ impl Repository {
                 marker.add_root(&path, digest)?;
             }
         }
+        for path in self.mark_referrers(conditional, &mut marker)? {
+            plan.links.push(path);
+            report.refs_pruned += 1;
+        }
 
         for (namespace, pruned) in
             [(Namespace::Streams, &mut report.streams_pruned), (Namespace::Images, &mut report.images_pruned)]
@@ -175,6 +189,30 @@ impl Repository {
             self.remove(&plan, &mut report, observer)?;
         }
         Ok(report)
+    }
+
+    /// Marks what belongs to manifests that are kept, and what belongs to that. Returns the refs that keep nothing: what
+    /// they were for is about to go, or gone.
+    fn mark_referrers(
+        &self,
+        mut pending: Vec<(String, String, Digest)>,
+        marker: &mut Marker<'_>,
+    ) -> Result<Vec<String>, GcError> {
+        loop {
+            let mut waiting = Vec::new();
+            let before = pending.len();
+            for (path, name, digest) in pending {
+                let subject = name[REFERRERS.len()..].split('/').next().unwrap_or_default();
+                match self.first_level(Namespace::Streams, &format!("{MANIFEST_PREFIX}{subject}"))? {
+                    Some(subject) if marker.is_live(&subject) => marker.add_root(&path, digest)?,
+                    _ => waiting.push((path, name, digest)),
+                }
+            }
+            if waiting.len() == before {
+                return Ok(waiting.into_iter().map(|(path, ..)| path).collect());
+            }
+            pending = waiting;
+        }
     }
 
     /// What a root stands for, with the paths of its names: of a stream and of an image, or an object itself.

@@ -11,11 +11,19 @@ use osupdate_core::oci::{
     verify_image, verify_images,
 };
 use osupdate_core::repository::{Namespace, Repository};
+use osupdate_core::transform::XattrFilter;
 use osupdate_core::{Algorithm, Digest};
 
 use crate::fixture::{Image, chain, layer, repository};
 
-const PLAIN: PullOptions<'static> = PullOptions { bootable: false, tag: None, keep_as: None, platform: None };
+const PLAIN: PullOptions<'static> = PullOptions {
+    bootable: false,
+    xattrs: XattrFilter::AllowlistOnly,
+    expected_boot_image: None,
+    tag: None,
+    keep_as: None,
+    platform: None,
+};
 
 /// Pulls, and checks that nothing has a name afterwards.
 #[track_caller]

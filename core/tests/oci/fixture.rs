@@ -150,6 +150,60 @@ impl Image {
         }
     }
 
+    /// An artifact of these blobs; its configuration is `{}`.
+    pub(crate) fn artifact(blobs: &[&[u8]], subject: Option<&ContentDigest>) -> Self {
+        let descriptor = |media_type: &str, blob: &[u8]| json!({"mediaType": media_type, "digest": ContentDigest::sha256(blob), "size": blob.len()});
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "artifactType": "application/vnd.example.packages",
+            "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": blobs.iter().map(|blob| descriptor("text/plain", blob)).collect::<Vec<_>>(),
+        });
+        if let Some(subject) = subject {
+            manifest["subject"] =
+                json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1});
+        }
+        let digests: Vec<_> = blobs.iter().map(|blob| ContentDigest::sha256(blob)).collect();
+        let config_digest = ContentDigest::sha256(b"{}");
+        Self {
+            manifest: manifest.to_string().into_bytes(),
+            blobs: digests
+                .iter()
+                .copied()
+                .zip(blobs.iter().map(|blob| blob.to_vec()))
+                .chain([(config_digest, b"{}".to_vec())])
+                .collect(),
+            config_digest,
+            layers: digests,
+            diff_ids: Vec::new(),
+            fetched: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn manifest_digest(&self) -> ContentDigest {
+        ContentDigest::sha256(&self.manifest)
+    }
+
+    /// Writes an OCI layout with the image under a name.
+    pub(crate) fn write_layout(&self, dir: &Path, name: &str) {
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        for (digest, blob) in
+            self.blobs.iter().map(|(digest, blob)| (*digest, blob)).chain([(self.manifest_digest(), &self.manifest)])
+        {
+            fs::write(blobs.join(digest.hex()), blob).unwrap();
+        }
+        fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let manifest = json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": self.manifest_digest(),
+            "size": self.manifest.len(),
+            "annotations": {"org.opencontainers.image.ref.name": name},
+        });
+        fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string()).unwrap();
+    }
+
     /// What was fetched since the last call.
     pub(crate) fn take_fetched(&self) -> Vec<ContentDigest> {
         std::mem::take(&mut self.fetched.lock().unwrap())
@@ -182,7 +236,7 @@ pub(crate) fn layer(files: &[(&str, usize)]) -> Vec<u8> {
     archive
 }
 
-fn header(name: &str, typeflag: u8, size: usize) -> Vec<u8> {
+pub(crate) fn header(name: &str, typeflag: u8, size: usize) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..108].copy_from_slice(if typeflag == b'5' { b"0000755\0" } else { b"0000644\0" });

@@ -7,11 +7,19 @@ use osupdate_core::observer::Silent;
 use osupdate_core::oci::{ContentDigest, Platform, PullOptions, image_tree, open_image, pull};
 use osupdate_core::repository::Namespace;
 use osupdate_core::splitstream::Chunk;
+use osupdate_core::transform::XattrFilter;
 use osupdate_core::tree::Content;
 
 use crate::fixture::{Fixture, Image, Record, chain, layer, repository, snapshot};
 
-const PLAIN: PullOptions<'static> = PullOptions { bootable: false, tag: None, keep_as: None, platform: None };
+const PLAIN: PullOptions<'static> = PullOptions {
+    bootable: false,
+    xattrs: XattrFilter::AllowlistOnly,
+    expected_boot_image: None,
+    tag: None,
+    keep_as: None,
+    platform: None,
+};
 
 #[test]
 fn a_second_pull_fetches_and_writes_nothing() {

@@ -18,6 +18,15 @@ pub(crate) fn have(programs: &[&str]) -> bool {
     false
 }
 
+/// Like [`have`] for a program that distributions do not have: it is not required.
+pub(crate) fn have_peer(program: &str) -> bool {
+    let found = find(program).is_some();
+    if !found {
+        println!("skipped: {program} is not installed");
+    }
+    found
+}
+
 fn find(program: &str) -> Option<PathBuf> {
     let is_program =
         |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 1 != 0);

@@ -11,6 +11,7 @@ use crate::observer::Event;
 use crate::oci::digest::ContentDigest;
 use crate::oci::layer::{self, LayerError, LayerSource};
 use crate::oci::manifest::BlobDescriptor;
+use crate::oci::proof;
 use crate::oci::store::layer_name;
 use crate::splitstream::ContentType;
 
@@ -74,11 +75,12 @@ impl Pull<'_> {
         self.observer.event(Event::Started { id, what: &what, total_bytes });
         let bytes = self.source.blob(layer.blob).map_err(|error| LayerError::Transfer(error.into()))?;
         let stream = layer::import(self.repository, layer, bytes, stop, self.observer)?;
+        proof::remember(self.repository, &stream, layer.diff_id);
         self.observer.event(Event::Finished { id });
         Ok(stream)
     }
 
-    /// The stream of a layer that is there with all its objects.
+    /// The stream of a layer that is there with all its objects, and is what its name says.
     fn present_layer(&self, diff_id: &ContentDigest) -> Result<Option<Digest>, PullError> {
         let Some(digest) = self.repository.stream(&layer_name(diff_id))? else { return Ok(None) };
         match self.repository.open_stream(&digest, Some(ContentType::Layer)) {
@@ -88,6 +90,14 @@ impl Pull<'_> {
                         tracing::warn!("object {object} of layer {diff_id} is missing or damaged, fetching it again");
                         return Ok(None);
                     }
+                }
+                if !proof::is_remembered(self.repository, &digest, diff_id) {
+                    self.observer.event(Event::Step("reading a layer that another program has stored"));
+                    if let Err(error) = proof::prove(self.repository, &stream, diff_id) {
+                        tracing::warn!("layer {diff_id} is not what its name says, fetching it again: {error}");
+                        return Ok(None);
+                    }
+                    proof::remember(self.repository, &digest, diff_id);
                 }
                 Ok(Some(digest))
             }

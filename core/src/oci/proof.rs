@@ -1,0 +1,127 @@
+//! What this program itself has verified of the streams in a repository, and verifying the others.
+//!
+//! Streams are found by names that *claim* what is in them, and other programs do not check the claim: cfsctl 0.9 imports
+//! any layer under the diff_id that the image's configuration states. A layer that somebody else may have stored is
+//! therefore read once in full before it is used for another image: its merged stream must have the digest.
+//!
+//! The proof is remembered in an extended attribute of the stream's file:
+//!
+//! ```text
+//! user.osupdate.verified = <diff_id>        on a layer: the merged stream has this digest, contents are what their names say
+//! user.osupdate.verified = <config digest>  on a configuration: the images it names were made here, from such layers
+//! ```
+//!
+//! *Rationale.* The attribute belongs to the file and not to a name, so that re-pointing a name cannot carry it over; no
+//! importer of other programs sets it, whatever an image makes them store; it works on sealed files; and where it is lost,
+//! on a copy or a file system without attributes, the layer is just read again. It is no protection against those who can
+//! write to the repository's files: they can re-point names anyway.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use thiserror::Error;
+
+use super::digest::{ContentDigest, ContentHasher};
+use crate::digest::Digest;
+use crate::fsverity::Hasher;
+use crate::repository::{ObjectError, Repository, StreamError, Verity};
+use crate::splitstream::{Chunk, ReadError, Reader};
+
+/// Name of the extended attribute.
+const ATTRIBUTE: &str = "user.osupdate.verified";
+/// Longest value that is read: more than any digest.
+const VALUE_MAX: usize = 256;
+/// Bytes read at once.
+const READ_BYTES: usize = 128 << 10;
+
+/// Why a stream is not what its name says.
+#[derive(Debug, Error)]
+pub(crate) enum ProofError {
+    /// The stream cannot be opened.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The stream is malformed.
+    #[error("its split stream is damaged")]
+    Chunks(#[from] ReadError),
+    /// A part of it cannot be opened.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A part of it cannot be read.
+    #[error("cannot read object {digest}")]
+    Read {
+        /// The object.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
+    /// The contents are others.
+    #[error("its contents have the digest {actual}")]
+    Contents {
+        /// What they have.
+        actual: ContentDigest,
+    },
+}
+
+/// Whether this program has verified what the stream in an object claims to be.
+pub(crate) fn is_remembered(repository: &Repository, stream: &Digest, claim: &ContentDigest) -> bool {
+    let Ok(file) = repository.open_object(stream) else { return false };
+    let mut value = [0; VALUE_MAX];
+    match fgetxattr(file, ATTRIBUTE, &mut value[..]) {
+        Ok(len) => value.get(..len) == Some(claim.to_string().as_bytes()),
+        Err(_) => false,
+    }
+}
+
+/// Remembers that this program has verified a stream; where that cannot be, it will be verified again.
+pub(crate) fn remember(repository: &Repository, stream: &Digest, claim: &ContentDigest) {
+    let Ok(file) = repository.open_object(stream) else { return };
+    if let Err(errno) = fsetxattr(file, ATTRIBUTE, claim.to_string().as_bytes(), XattrFlags::empty()) {
+        tracing::debug!("cannot remember that {claim} is verified, ignoring: {errno}");
+    }
+}
+
+/// Reads a stream with all its parts and compares the digest of the whole.
+pub(crate) fn prove(repository: &Repository, stream: &Reader, claim: &ContentDigest) -> Result<(), ProofError> {
+    let mut hasher = ContentHasher::new(claim.algorithm());
+    let mut buffer = vec![0; READ_BYTES];
+    for chunk in stream.chunks() {
+        match chunk? {
+            Chunk::Inline(bytes) => hasher.update(&bytes),
+            Chunk::External(digest) => hash_object(repository, &digest, &mut hasher, &mut buffer)?,
+        }
+    }
+    let actual = hasher.finish();
+    if actual == *claim { Ok(()) } else { Err(ProofError::Contents { actual }) }
+}
+
+/// Adds an object to a hash; in a repository without seals, checks at the same time that it is what its name says.
+fn hash_object(
+    repository: &Repository,
+    digest: &Digest,
+    hasher: &mut ContentHasher,
+    buffer: &mut [u8],
+) -> Result<(), ProofError> {
+    let mut file = File::from(repository.open_object(digest)?);
+    let mut unsealed = match repository.verity() {
+        Verity::Required => None,
+        Verity::Unverified => Some(Hasher::new(repository.algorithm())),
+    };
+    loop {
+        match file.read(buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                if let Some(unsealed) = &mut unsealed {
+                    unsealed.update(&buffer[..n]);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(ProofError::Read { digest: *digest, source }),
+        }
+    }
+    match unsealed.map(Hasher::finish) {
+        Some(found) if found != *digest => Err(ObjectError::Mismatch { digest: *digest, found }.into()),
+        _ => Ok(()),
+    }
+}
