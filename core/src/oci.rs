@@ -22,7 +22,7 @@ mod tags;
 mod verify;
 
 pub use apply::{ApplyError, ApplyErrorKind};
-pub use artifact::{StoredArtifact, is_artifact, open_artifact, pull_artifact};
+pub use artifact::{Stored, StoredArtifact, is_artifact, open_any, open_artifact, pull_artifact};
 pub use decompress::Compression;
 pub use digest::{ContentDigest, ContentHasher, ParseContentDigestError};
 pub use layer::{LayerError, StoredLayerError};
@@ -35,7 +35,7 @@ pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use offer::Offer;
 pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
-pub use source::{ImageSource, SourceError};
+pub use source::{FetchedManifest, ImageSource, SourceError};
 pub use store::{StoreError, StoredImage, TreeError, documents, image_tree, image_tree_with, open_image};
 pub use stored_layer::{ImportLayerError, LayerFacts, OpenLayerError, StoredLayer, import_layer, open_layer};
 pub use tags::{list, tag, untag};

@@ -5,7 +5,7 @@
 //! layer. Parents that no layer describes are made with [`implied`] metadata. Other names that begin with `.wh..wh.` at the
 //! top, with all below them, are remains of AUFS and passed over.
 //!
-//! What the tree may hold in memory is bounded, whatever the layers say: [`ENTRIES_MAX`] files and [`TEXT_BYTES_MAX`] of
+//! What the tree may hold in memory is bounded, whatever the layers say: `ENTRIES_MAX` files and `TEXT_BYTES_MAX` of
 //! names and values. Extended attributes that the image will not have are dropped at once.
 //!
 //! *Rationale.* cfsctl 0.9 lets the opaque marker also remove entries that came before it in the same layer, and refuses
@@ -77,10 +77,10 @@ pub enum ApplyErrorKind {
     /// Something below a whiteout.
     #[error("it is below a name that begins with .wh., which is for whiteouts")]
     BelowWhiteout,
-    /// More than [`ENTRIES_MAX`].
+    /// More files than any image has.
     #[error("the image has more than {ENTRIES_MAX} files and directories, those counted that later layers replace")]
     TooMany,
-    /// More than [`TEXT_BYTES_MAX`].
+    /// More bytes of names and values than any image has.
     #[error(
         "the image has more than {TEXT_BYTES_MAX} bytes of names, link targets, extended attributes and small files"
     )]

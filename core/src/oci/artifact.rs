@@ -22,7 +22,10 @@ use super::proof;
 use super::pull::{PullError, fetch_config, put_document};
 use super::referrers::add_referrer;
 use super::source::ImageSource;
-use super::store::{StoreError, config_label, config_name, find_manifest, layer_name, manifest_name, read_document};
+use super::store::{
+    StoreError, StoredImage, config_label, config_name, find_manifest, layer_name, manifest_name, open_image,
+    read_document,
+};
 use super::tags::tag_ref;
 use crate::digest::Digest;
 use crate::observer::{Event, Observer};
@@ -42,6 +45,32 @@ pub struct StoredArtifact {
     pub subject: Option<ContentDigest>,
     /// Its layers: digest of the blob and split stream.
     pub layers: Vec<(ContentDigest, Digest)>,
+}
+
+/// What a tag may stand for.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// An image.
+    Image(Box<StoredImage>),
+    /// Anything else.
+    Artifact(Box<StoredArtifact>),
+}
+
+/// Opens an image or artifact by tag or digest, as [`open_image`] and [`open_artifact`] do.
+///
+/// # Errors
+/// [`StoreError::NotFound`] if there is none.
+pub fn open_any(repository: &Repository, name: &str) -> Result<Stored, StoreError> {
+    let digest = find_manifest(repository, name)?;
+    let stream = repository.stream(&manifest_name(&digest))?;
+    let stream = stream.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })?;
+    let document = read_document(repository, &stream, ContentType::Manifest, &digest)?;
+    let digest = digest.to_string();
+    if is_artifact(&document.json) {
+        Ok(Stored::Artifact(open_artifact(repository, &digest)?.into()))
+    } else {
+        Ok(Stored::Image(open_image(repository, &digest)?.into()))
+    }
 }
 
 /// Whether a manifest is that of an artifact. Other things that are no images are left to the functions for images.

@@ -5,13 +5,16 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, PlatformBuilder};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::digest::ContentDigest;
-use super::manifest::{BlobDescriptor, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES, ManifestError, Platform, parse_index};
+use super::manifest::{
+    BlobDescriptor, CONFIG_MAX_BYTES, CheckedArtifact, CheckedConfig, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES,
+    ManifestError, Platform, parse_index,
+};
 use super::source::{ImageSource, SourceError};
 
 /// Annotation that names an image in `index.json`.
@@ -135,6 +138,8 @@ impl Layout {
             None if available.len() > 1 => {
                 return Err(LayoutError::Ambiguous { path: self.path.clone(), available });
             }
+            // What has no name beside one that has belongs to it.
+            None if available.len() == 1 => manifests.into_iter().filter(|one| ref_name(one).is_some()).collect(),
             None => manifests,
         };
         if candidates.is_empty() {
@@ -146,7 +151,10 @@ impl Layout {
         for _ in 0..INDEX_DEPTH_MAX {
             let descriptor = match candidates.as_slice() {
                 [only] if only.platform().is_none() => only,
-                several => platform.select(several).map_err(failed)?,
+                several => {
+                    candidates = several.iter().filter_map(|descriptor| self.with_platform(descriptor)).collect();
+                    platform.select(&candidates).map_err(failed)?
+                }
             };
             let bytes = self.read_blob(descriptor)?;
             if !INDEX_MEDIA_TYPES.contains(&descriptor.media_type().to_string().as_str()) {
@@ -155,6 +163,26 @@ impl Layout {
             candidates = parse_index(&bytes).map_err(failed)?.manifests().clone();
         }
         Err(failed(ManifestError::Index))
+    }
+
+    /// The descriptor of one of several images with the platform that its configuration states, if it does not have one
+    /// itself. `None`: it is no image that can be read.
+    fn with_platform(&self, descriptor: &Descriptor) -> Option<Descriptor> {
+        if descriptor.platform().is_some() {
+            return Some(descriptor.clone());
+        }
+        let manifest = CheckedArtifact::parse(&self.read_blob(descriptor).ok()?).ok()?;
+        let config = self.open_file(&blob_path(&manifest.config.digest)).ok()?;
+        let config = read_bounded(config, CONFIG_MAX_BYTES).ok()?;
+        let config = CheckedConfig::parse(&config, manifest.layers.len()).ok()?.config;
+        let platform = PlatformBuilder::default()
+            .architecture(config.architecture().clone())
+            .os(config.os().clone())
+            .build()
+            .ok()?;
+        let mut descriptor = descriptor.clone();
+        descriptor.set_platform(Some(platform));
+        Some(descriptor)
     }
 
     /// Reads a manifest or index and checks it against its digest.

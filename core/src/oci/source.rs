@@ -37,3 +37,36 @@ pub trait ImageSource: Sync {
     /// When the transfer cannot begin.
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError>;
 }
+
+/// A source whose manifest was fetched and looked at: what is pulled then is what was looked at, even if a tag is moved in
+/// between.
+#[allow(missing_debug_implementations, reason = "a source has nothing to show")]
+pub struct FetchedManifest<'a> {
+    source: &'a dyn ImageSource,
+    manifest: Vec<u8>,
+}
+
+impl<'a> FetchedManifest<'a> {
+    /// Fetches the manifest.
+    ///
+    /// # Errors
+    /// When it cannot be fetched.
+    pub fn fetch(source: &'a dyn ImageSource) -> Result<Self, SourceError> {
+        Ok(Self { source, manifest: source.manifest()? })
+    }
+
+    /// The manifest.
+    pub fn bytes(&self) -> &[u8] {
+        &self.manifest
+    }
+}
+
+impl ImageSource for FetchedManifest<'_> {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        Ok(self.manifest.clone())
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        self.source.blob(descriptor)
+    }
+}

@@ -14,7 +14,7 @@ use super::digest::ContentDigest;
 use super::label::ImageLabel;
 use super::layer;
 use super::layer::StoredLayerError;
-use super::manifest::{CheckedConfig, CheckedManifest, ManifestError};
+use super::manifest::{CheckedArtifact, CheckedConfig, CheckedManifest, ManifestError};
 use super::tags::resolve_tag;
 use crate::digest::Digest;
 use crate::repository::{FileError, MANIFEST_PREFIX, ObjectError, RefError, Repository, StreamError};
@@ -243,16 +243,24 @@ pub(crate) fn open_manifest(repository: &Repository, digest: &ContentDigest) -> 
     })
 }
 
-/// The manifest and the configuration of an image as they were pulled, byte by byte.
+/// The manifest and the configuration of an image or artifact as they were pulled, byte by byte.
 ///
 /// # Errors
-/// When one cannot be read or is damaged.
-pub fn documents(repository: &Repository, image: &StoredImage) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
-    let missing = || StoreError::NotFound { name: image.manifest_digest.to_string() };
-    let stream = repository.stream(&image.stream_name())?.ok_or_else(missing)?;
-    let manifest = read_document(repository, &stream, ContentType::Manifest, &image.manifest_digest)?;
-    let stream = manifest.stream.named_refs().get(&config_label(&image.config_digest)).ok_or_else(missing)?;
-    let config = read_document(repository, stream, ContentType::Config, &image.config_digest)?;
+/// [`StoreError::NotFound`] if there is no such manifest; others when one cannot be read or is damaged.
+pub fn documents(repository: &Repository, digest: &ContentDigest) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+    let missing = || StoreError::NotFound { name: digest.to_string() };
+    let stream = repository.stream(&manifest_name(digest))?.ok_or_else(missing)?;
+    let manifest = read_document(repository, &stream, ContentType::Manifest, digest)?;
+    let config = CheckedArtifact::parse(&manifest.json)
+        .map_err(|source| StoreError::Manifest { digest: *digest, source })?
+        .config
+        .digest;
+    let stream = manifest.stream.named_refs().get(&config_label(&config)).ok_or(StoreError::Document {
+        document: "manifest",
+        digest: *digest,
+        problem: "it does not refer to the configuration",
+    })?;
+    let config = read_document(repository, stream, ContentType::Config, &config)?;
     Ok((manifest.json, config.json))
 }
 

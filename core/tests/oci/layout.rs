@@ -101,6 +101,40 @@ fn images_are_selected_by_platform_also_in_nested_indexes() {
     assert_eq!(chain(&error)[1], expected);
 }
 
+/// A manifest of an image without layers, its configuration beside it.
+fn image(dir: &Directory, architecture: &str) -> String {
+    let config = json!({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+    let config = dir.blob("application/vnd.oci.image.config.v1+json", &config.to_string());
+    json!({"schemaVersion": 2, "config": config, "layers": []}).to_string()
+}
+
+fn artifact(dir: &Directory) -> String {
+    let config = dir.blob("application/vnd.oci.empty.v1+json", "{}");
+    json!({"schemaVersion": 2, "config": config, "layers": []}).to_string()
+}
+
+#[test]
+fn images_are_selected_by_what_their_configurations_say_where_the_index_says_nothing() {
+    let dir = Directory::new();
+    let (amd64, arm64) = (image(&dir, "amd64"), image(&dir, "arm64"));
+    let all = [dir.manifest(&artifact(&dir)), dir.manifest(&arm64), dir.manifest("damaged"), dir.manifest(&amd64)];
+    dir.index(&all);
+    assert_eq!(dir.open(None, "amd64").unwrap(), amd64);
+    assert_eq!(dir.open(None, "arm64").unwrap(), arm64);
+    let error = dir.open(None, "riscv64").unwrap_err();
+    assert_eq!(chain(&error)[1], "there is no image for linux/riscv64, only for linux/amd64, linux/arm64");
+}
+
+#[test]
+fn what_has_no_name_beside_an_image_that_has_belongs_to_it() {
+    let dir = Directory::new();
+    dir.index(&[dir.manifest(&artifact(&dir)), named(dir.manifest("image"), "os")]);
+    assert_eq!(dir.open(None, "amd64").unwrap(), "image");
+    // An artifact alone is what is meant.
+    dir.index(&[dir.manifest(&artifact(&dir))]);
+    assert_eq!(dir.open(None, "amd64").unwrap(), artifact(&dir));
+}
+
 #[test]
 fn what_is_no_layout_is_refused() {
     let dir = Directory::new();

@@ -18,7 +18,7 @@ use std::fmt;
 use anyhow::{anyhow, bail};
 use clap::Subcommand;
 use osupdate_core::Digest;
-use osupdate_core::oci::{StoreError, StoredImage, list as list_tags, open_image};
+use osupdate_core::oci::{StoreError, Stored, StoredArtifact, StoredImage, list as list_tags, open_any, open_image};
 use osupdate_core::repository::Repository;
 use serde_json::Value;
 
@@ -73,12 +73,25 @@ impl Args {
 
 /// Opens an image by tag or digest; if there is none, the hint says which tags there are.
 fn open(repository: &Repository, name: &str) -> anyhow::Result<StoredImage> {
-    let result = open_image(repository, name);
+    open_with(repository, name, open_image)
+}
+
+/// The same for an image or artifact.
+fn open_stored(repository: &Repository, name: &str) -> anyhow::Result<Stored> {
+    open_with(repository, name, open_any)
+}
+
+fn open_with<T>(
+    repository: &Repository,
+    name: &str,
+    open: impl Fn(&Repository, &str) -> Result<T, StoreError>,
+) -> anyhow::Result<T> {
+    let result = open(repository, name);
     if !matches!(result, Err(StoreError::NotFound { .. })) {
         return Ok(result?);
     }
     if let Some(tag) = canonical(name) {
-        match open_image(repository, &tag) {
+        match open(repository, &tag) {
             Err(StoreError::NotFound { .. }) => {}
             other => return Ok(other?),
         }
@@ -129,5 +142,14 @@ fn summary(image: &StoredImage) -> Value {
         "boot_image_digest": image.boot_image,
         "image_version": version(image),
         "architecture": image.config.architecture().to_string(),
+    })
+}
+
+/// The same about an artifact.
+fn artifact_summary(artifact: &StoredArtifact) -> Value {
+    serde_json::json!({
+        "manifest_digest": artifact.manifest_digest,
+        "artifact_type": artifact.artifact_type,
+        "subject": artifact.subject,
     })
 }

@@ -77,6 +77,8 @@ fn an_image_is_pulled_listed_inspected_and_untagged() {
             "image_version": "1.2.3",
             "architecture": Platform::host().architecture,
             "layers": 2,
+            "artifact_type": null,
+            "referrers": 0,
         }])
     );
     for name in ["oci:image", &tag, pulled["manifest_digest"].as_str().unwrap()] {
@@ -313,4 +315,60 @@ fn changes_to_a_mount_go_to_its_upper_directory() {
     assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert!(mount(&["--read-write"]).failed(2).contains("--upperdir"));
     assert!(mount(&directories[..2]).failed(2).contains("--workdir"));
+}
+
+#[test]
+fn the_digest_that_a_boot_image_must_have_is_found_or_all_others_are_told() {
+    if !have(&["tar", "gzip"]) {
+        return;
+    }
+    let place = Place::with_repository();
+    let digest = place.run(&["image", "digest", "--source", "oci:image", "--json"]).json()["boot_image_digest"].clone();
+    let digest = digest.as_str().unwrap();
+    let nothing = "0".repeat(128);
+    let message = place.run(&["image", "pull", "oci:image", "--expected-digest", &nothing]).failed(1);
+    assert!(message.contains(&format!("{digest} (V1, allowlist-only)")), "{message}");
+    assert!(place.run(&["image", "list"]).done().contains("no images"));
+    let pulled = place.run(&["image", "pull", "oci:image", "--expected-digest", digest, "--json"]).json();
+    assert_eq!(pulled["boot_image_digest"], digest);
+    let kept = place.run(&["image", "pull", "oci:image", "--xattrs", "keep-user-xattrs", "--json"]).json();
+    // It has no such attributes.
+    assert_eq!(kept["boot_image_digest"], digest);
+    place.run(&["image", "pull", "oci:image", "--expected-digest", "xyz"]).failed(2);
+}
+
+#[test]
+fn an_artifact_is_pulled_listed_and_inspected() {
+    if !have(&["tar", "gzip"]) {
+        return;
+    }
+    let place = Place::with_repository();
+    let image = place.run(&["image", "pull", "oci:image", "--tag", "os", "--json"]).json();
+    let mut layout = crate::layout::Layout::create(&place.path().join("sbom"));
+    let artifact = layout.artifact("application/vnd.example.packages", &image["manifest_digest"], b"packages");
+    layout.tag("1", &artifact);
+    let pulled = place.run(&["image", "pull", "oci:sbom", "--tag", "sbom", "--json"]).json();
+    assert_eq!(pulled["artifact_type"], "application/vnd.example.packages");
+    assert_eq!(pulled["subject"], image["manifest_digest"]);
+    let listed = place.run(&["image", "list", "--json"]).json();
+    let rows: Vec<_> = listed["images"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        (&rows[0]["tag"], &rows[0]["referrers"], &rows[0]["artifact_type"]),
+        (&json!("os"), &json!(1), &json!(null))
+    );
+    assert_eq!((&rows[1]["tag"], &rows[1]["artifact_type"]), (&json!("sbom"), &pulled["artifact_type"]));
+    assert!(place.run(&["image", "list"]).done().contains("artifact"));
+    let inspected = place.run(&["image", "inspect", "os", "--json"]).json();
+    assert_eq!(inspected["referrers"], json!([pulled["manifest_digest"]]));
+    let inspected = place.run(&["image", "inspect", "sbom"]).done();
+    assert!(inspected.contains("8 B, text/plain"), "{inspected}");
+    let message = place.run(&["image", "pull", "oci:sbom", "--bootable"]).failed(1);
+    assert!(message.contains("is an artifact and not an image"), "{message}");
+    assert!(place.run(&["repo", "fsck"]).done().contains("ok"));
+    place.run(&["image", "untag", "sbom"]).done();
+    place.run(&["image", "untag", "os"]).done();
+    place.run(&["repo", "gc"]).done();
+    assert!(
+        place.run(&["image", "inspect", pulled["manifest_digest"].as_str().unwrap()]).failed(1).contains("no image")
+    );
 }

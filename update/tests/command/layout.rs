@@ -63,6 +63,22 @@ impl Layout {
         })
     }
 
+    /// Adds an artifact of one blob that belongs to a manifest, and returns its descriptor.
+    pub(crate) fn artifact(&self, artifact_type: &str, subject: &Value, blob: &[u8]) -> Value {
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let ((digest, size), (config_digest, config_size)) = (self.blob(blob), self.blob(b"{}"));
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "artifactType": artifact_type,
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config_digest, "size": config_size},
+            "layers": [{"mediaType": "text/plain", "digest": digest, "size": size}],
+            "subject": {"mediaType": media_type, "digest": subject, "size": 1},
+        });
+        let (digest, size) = self.blob(manifest.to_string().as_bytes());
+        json!({"mediaType": media_type, "digest": digest, "size": size})
+    }
+
     /// Adds a manifest list of images and returns its descriptor.
     pub(crate) fn list(&self, images: &[&Value]) -> Value {
         let media_type = "application/vnd.oci.image.index.v1+json";

@@ -1,6 +1,6 @@
 //! `osupdate image list`
 
-use osupdate_core::oci::{list, open_image};
+use osupdate_core::oci::{Stored, all_referrers, list, open_any};
 use serde::Serialize;
 
 use super::version;
@@ -28,30 +28,41 @@ struct Row {
     image_version: Option<String>,
     architecture: Option<String>,
     layers: Option<usize>,
+    /// Null: it is an image.
+    artifact_type: Option<String>,
+    /// How many artifacts belong to it.
+    referrers: usize,
 }
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
         let repository = repository.open()?;
         let mut images = Vec::new();
+        let referrers = all_referrers(&repository)?;
         for (tag, digest) in list(&repository)? {
             // One bad image must not hide the others.
-            let image = match open_image(&repository, &digest.to_string()) {
-                Ok(image) => Some(image),
+            let stored = match open_any(&repository, &digest.to_string()) {
+                Ok(stored) => Some(stored),
                 Err(error) => {
                     tracing::warn!("{tag}: {error}");
                     None
                 }
             };
-            let image = image.as_ref();
+            let (image, artifact) = match &stored {
+                Some(Stored::Image(image)) => (Some(image), None),
+                Some(Stored::Artifact(artifact)) => (None, Some(artifact)),
+                None => (None, None),
+            };
             images.push(Row {
                 tag,
                 manifest_digest: digest.to_string(),
-                readable: image.is_some(),
+                readable: stored.is_some(),
                 bootable: image.is_some_and(|image| image.boot_image.is_some()),
-                image_version: image.and_then(version).map(str::to_owned),
+                image_version: image.and_then(|image| version(image)).map(str::to_owned),
                 architecture: image.map(|image| image.config.architecture().to_string()),
-                layers: image.map(|image| image.layers.len()),
+                layers: image.map(|image| image.layers.len()).or(artifact.map(|artifact| artifact.layers.len())),
+                artifact_type: artifact.map(|artifact| artifact.artifact_type.clone()),
+                referrers: referrers.iter().filter(|(subject, _)| *subject == digest).count(),
             });
         }
         let report = Report { images };
@@ -73,6 +84,7 @@ impl Row {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let bootable = match (self.readable, self.bootable) {
             (false, _) => "damaged",
+            _ if self.artifact_type.is_some() => "artifact",
             (true, true) => "yes",
             (true, false) => "no",
         };

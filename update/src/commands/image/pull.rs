@@ -1,9 +1,12 @@
 //! `osupdate image pull`
 
-use anyhow::Context as _;
-use osupdate_core::oci::{Platform, PullError, PullOptions, pull};
+use anyhow::{Context as _, bail};
+use osupdate_core::Digest;
+use osupdate_core::oci::{FetchedManifest, Platform, PullError, PullOptions, is_artifact, pull, pull_artifact};
+use osupdate_core::repository::Repository;
+use osupdate_core::transform::XattrFilter;
 
-use super::{or_none, summary, version};
+use super::{artifact_summary, or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::completion;
@@ -13,13 +16,15 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 /// Fetch an image into the repository and verify it
 ///
 /// Only layers and files that are not there already are fetched and stored. An image that was pulled is not booted: that
-/// is what `install`, `upgrade` and `switch` are for.
+/// is what `install`, `upgrade` and `switch` are for. An artifact, such as a signature or a list of packages, is stored as
+/// it is, and kept as long as the image it belongs to.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   osupdate image pull docker://registry.example.com/os:1.2 --bootable
   osupdate image pull docker://localhost:5000/os --plain-http --tag test
   osupdate image pull oci:build/image:latest
+  osupdate image pull docker://registry.example.com/os:1.2 --expected-digest 4d2c…
 
 References:
   docker://HOST[:PORT]/NAME[:TAG][@sha256:HEX]    in a registry; docker:// may be left out
@@ -37,9 +42,36 @@ pub(super) struct Args {
     #[arg(long)]
     bootable: bool,
 
+    /// Extended attributes in the image that is booted; implies --bootable
+    #[arg(long, value_enum, value_name = "MODE")]
+    xattrs: Option<Xattrs>,
+
+    /// Find out how the image that is booted is made so that it has this digest, which may be sealed in a UKI; implies
+    /// --bootable
+    #[arg(long, value_name = "HEX", conflicts_with = "xattrs")]
+    expected_digest: Option<Digest>,
+
     /// Speak HTTP without TLS with the registry
     #[arg(long)]
     plain_http: bool,
+}
+
+/// Which extended attributes stay in an image.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Xattrs {
+    /// security.capability, and SELinux labels if the image has a policy
+    AllowlistOnly,
+    /// The same and user.*
+    KeepUserXattrs,
+}
+
+impl From<Xattrs> for XattrFilter {
+    fn from(xattrs: Xattrs) -> Self {
+        match xattrs {
+            Xattrs::AllowlistOnly => Self::AllowlistOnly,
+            Xattrs::KeepUserXattrs => Self::KeepUserXattrs,
+        }
+    }
 }
 
 impl Args {
@@ -49,11 +81,26 @@ impl Args {
         let repository = repository.open_for_change()?;
         let source = open_source(&reference, &SourceOptions { plain_http: self.plain_http }).with_context(doing)?;
         let tag = self.tag.unwrap_or_else(|| reference.to_string());
-        let options =
-            PullOptions { bootable: self.bootable, tag: Some(&tag), keep_as: None, platform: Some(&Platform::host()) };
+        let source = FetchedManifest::fetch(&source).map_err(PullError::FetchManifest).with_context(doing)?;
+        if is_artifact(source.bytes()) {
+            if self.bootable || self.xattrs.is_some() || self.expected_digest.is_some() {
+                bail!("{reference} is an artifact and not an image, it cannot be booted");
+            }
+            return self::artifact(&repository, &source, &reference, &tag, context);
+        }
+        let platform = Platform::host();
+        let options = PullOptions {
+            bootable: self.bootable || self.xattrs.is_some() || self.expected_digest.is_some(),
+            xattrs: self.xattrs.map(Into::into).unwrap_or_default(),
+            expected_boot_image: self.expected_digest,
+            tag: Some(&tag),
+            platform: Some(&platform),
+            ..PullOptions::default()
+        };
         let result = pull(&repository, &source, &options, &*context.observer);
         let image = match result {
             Err(PullError::Boot(_)) => result.hint("without --bootable it can be pulled, but then not booted"),
+            Err(PullError::BootImage { .. }) => result.hint("without --expected-digest the first of these is stored"),
             other => other.map_err(Into::into),
         }
         .with_context(doing)?;
@@ -72,4 +119,25 @@ impl Args {
         })?;
         Ok(Outcome::Done)
     }
+}
+
+fn artifact(
+    repository: &Repository,
+    source: &FetchedManifest<'_>,
+    reference: &ImageReference,
+    tag: &str,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let artifact = pull_artifact(repository, source, Some(tag), &*context.observer)
+        .with_context(|| format!("cannot pull {reference}"))?;
+    let mut json = artifact_summary(&artifact);
+    json["reference"] = reference.to_string().into();
+    json["tag"] = tag.into();
+    context.output.write(&json, |out| {
+        writeln!(out, "{tag}")?;
+        writeln!(out, "  manifest    {}", artifact.manifest_digest)?;
+        writeln!(out, "  artifact    {}", artifact.artifact_type)?;
+        writeln!(out, "  belongs to  {}", or_none(artifact.subject))
+    })?;
+    Ok(Outcome::Done)
 }
