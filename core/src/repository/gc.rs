@@ -96,6 +96,23 @@ pub enum GcError {
     File(#[from] FileError),
 }
 
+/// Whether a ref is one of [`REFERRERS`].
+pub(super) enum Referrer {
+    /// It is not.
+    No,
+    /// It is, and its subject is this object.
+    Of(Digest),
+    /// It is, and its subject has no name.
+    OfNothing,
+}
+
+/// A ref that keeps an object as long as its subject is kept.
+struct Conditional {
+    path: String,
+    subject: Digest,
+    digest: Digest,
+}
+
 /// What is to be removed, as paths in the repository.
 #[derive(Default)]
 struct Plan {
@@ -103,6 +120,22 @@ struct Plan {
     links: Vec<String>,
     /// Objects with their sizes.
     objects: Vec<(String, u64)>,
+}
+
+/// Marks what belongs to manifests that are kept, and what belongs to that. Returns the refs that keep nothing because what
+/// they were for is about to go.
+fn mark_referrers(mut pending: Vec<Conditional>, marker: &mut Marker<'_>) -> Result<Vec<Conditional>, GcError> {
+    loop {
+        let before = pending.len();
+        let (live, dead): (Vec<_>, Vec<_>) = pending.into_iter().partition(|one| marker.is_live(&one.subject));
+        for one in live {
+            marker.add_root(&one.path, one.digest)?;
+        }
+        if dead.len() == before {
+            return Ok(dead);
+        }
+        pending = dead;
+    }
 }
 
 impl Repository {
@@ -145,12 +178,15 @@ impl Repository {
             let directory = namespace.directory();
             for (name, target) in self.refs(namespace)? {
                 let path = format!("{directory}/{REFS}/{name}");
-                match self.first_level(namespace, &target)? {
-                    Some(digest) if namespace == Namespace::Streams && name.starts_with(REFERRERS) => {
-                        conditional.push((path, name, digest));
+                let digest = self.first_level(namespace, &target)?;
+                match (digest, self.subject_of_ref(namespace, &name)?) {
+                    (Some(digest), Referrer::No) => marker.add_root(&path, digest)?,
+                    (Some(digest), Referrer::Of(subject)) => conditional.push(Conditional { path, subject, digest }),
+                    (Some(_), Referrer::OfNothing) => {
+                        plan.links.push(path);
+                        report.refs_pruned += 1;
                     }
-                    Some(digest) => marker.add_root(&path, digest)?,
-                    None => {
+                    (None, _) => {
                         let warning = format!("{path} stands for {target}, which does not exist");
                         observer.event(Event::Warning(&warning));
                         plan.links.push(path);
@@ -170,8 +206,8 @@ impl Repository {
                 marker.add_root(&path, digest)?;
             }
         }
-        for path in self.mark_referrers(conditional, &mut marker)? {
-            plan.links.push(path);
+        for dead in mark_referrers(conditional, &mut marker)? {
+            plan.links.push(dead.path);
             report.refs_pruned += 1;
         }
 
@@ -191,28 +227,14 @@ impl Repository {
         Ok(report)
     }
 
-    /// Marks what belongs to manifests that are kept, and what belongs to that. Returns the refs that keep nothing: what
-    /// they were for is about to go, or gone.
-    fn mark_referrers(
-        &self,
-        mut pending: Vec<(String, String, Digest)>,
-        marker: &mut Marker<'_>,
-    ) -> Result<Vec<String>, GcError> {
-        loop {
-            let mut waiting = Vec::new();
-            let before = pending.len();
-            for (path, name, digest) in pending {
-                let subject = name[REFERRERS.len()..].split('/').next().unwrap_or_default();
-                match self.first_level(Namespace::Streams, &format!("{MANIFEST_PREFIX}{subject}"))? {
-                    Some(subject) if marker.is_live(&subject) => marker.add_root(&path, digest)?,
-                    _ => waiting.push((path, name, digest)),
-                }
-            }
-            if waiting.len() == before {
-                return Ok(waiting.into_iter().map(|(path, ..)| path).collect());
-            }
-            pending = waiting;
-        }
+    /// What the name of a ref says about when it keeps something.
+    pub(super) fn subject_of_ref(&self, namespace: Namespace, name: &str) -> Result<Referrer, FileError> {
+        let (Namespace::Streams, Some(rest)) = (namespace, name.strip_prefix(REFERRERS)) else {
+            return Ok(Referrer::No);
+        };
+        let subject = rest.split('/').next().unwrap_or_default();
+        let subject = self.first_level(namespace, &format!("{MANIFEST_PREFIX}{subject}"))?;
+        Ok(subject.map_or(Referrer::OfNothing, Referrer::Of))
     }
 
     /// What a root stands for, with the paths of its names: of a stream and of an image, or an object itself.

@@ -1,8 +1,8 @@
 //! Why an object is kept: the shortest way from a root to it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::gc::{MarkError, Root};
+use super::gc::{MarkError, Referrer, Root};
 use super::link::REFS;
 use super::{Namespace, RefError, Repository};
 use crate::digest::Digest;
@@ -38,12 +38,17 @@ impl Repository {
     /// # Errors
     /// When the refs cannot be read. What is damaged is passed over and reported.
     pub fn why(&self, object: &Digest, extra_roots: &[Root]) -> Result<Why, RefError> {
+        let mut referrers: HashMap<Digest, Vec<(String, Digest)>> = HashMap::new();
         let mut search = Search { nodes: Vec::new(), pending: VecDeque::new(), seen: HashSet::new() };
         for namespace in [Namespace::Streams, Namespace::Images] {
             let directory = namespace.directory();
             for (name, target) in self.refs(namespace)? {
-                if let Some(digest) = self.first_level(namespace, &target)? {
-                    search.add_root(format!("{directory}/{REFS}/{name}"), format!("{directory}/{target}"), digest);
+                let Some(digest) = self.first_level(namespace, &target)? else { continue };
+                let path = format!("{directory}/{REFS}/{name}");
+                match self.subject_of_ref(namespace, &name)? {
+                    Referrer::No => search.add_root(path, format!("{directory}/{target}"), digest),
+                    Referrer::Of(subject) => referrers.entry(subject).or_default().push((path, digest)),
+                    Referrer::OfNothing => {}
                 }
             }
         }
@@ -57,6 +62,9 @@ impl Repository {
             if digest == *object {
                 why.steps = search.way_to(node);
                 break;
+            }
+            for (path, digest) in referrers.remove(&digest).unwrap_or_default() {
+                search.add(Some(node), Some(path), digest);
             }
             match self.references(digest) {
                 Ok(found) => {

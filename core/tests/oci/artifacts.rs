@@ -86,6 +86,11 @@ fn a_referrer_is_kept_as_long_as_its_subject() {
     assert_eq!(referrers(&repository, &image).unwrap(), [sbom.manifest_digest()]);
     assert_eq!(referrers(&repository, &sbom.manifest_digest()).unwrap(), [signature.manifest_digest()]);
     assert_eq!(clean_referrers(&repository).unwrap(), []);
+    let why = |digest| repository.why(&repository.stream(&format!("oci-manifest-{digest}")).unwrap().unwrap(), &[]);
+    let steps = why(signature.manifest_digest()).unwrap().steps;
+    let labels: Vec<_> = steps.iter().filter_map(|step| step.label.as_deref()).collect();
+    assert_eq!(labels[0], "streams/refs/oci/image");
+    assert!(labels.last().unwrap().starts_with("streams/refs/oci-referrers/"), "{labels:?}");
 
     // One collection removes the image and all that belongs to it.
     untag(&repository, "image").unwrap();
