@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! streams/oci-manifest-<digest>   the manifest; refs: config:<digest>, <layer digest>...
-//! streams/oci-config-<digest>     the configuration, mostly {}; no refs
+//! streams/oci-blob-<digest>       the configuration, mostly {}; no refs
 //! streams/oci-layer-<digest>      a layer: the blob, whatever it is
 //! ```
 //!
 //! *Rationale for layers as they are:* an artifact has no diff_ids, and what looks like a layer of an image need not be one.
 //! The digest of the blob is the digest of the merged stream, as it is for layers of images.
+//!
+//! *Rationale for the name of the configuration:* of a stream `oci-config-<digest>`, cfsctl 0.9 takes the layers from its refs, and
+//! could not pull another artifact with the same configuration. It needs a name of some kind, or does not keep the document.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -23,8 +26,7 @@ use super::pull::{PullError, fetch_config, put_document};
 use super::referrers::add_referrer;
 use super::source::ImageSource;
 use super::store::{
-    StoreError, StoredImage, config_label, config_name, find_manifest, layer_name, manifest_name, open_image,
-    read_document,
+    StoreError, StoredImage, config_label, find_manifest, layer_name, manifest_name, open_image, read_document,
 };
 use super::tags::tag_ref;
 use crate::digest::Digest;
@@ -128,7 +130,7 @@ pub fn pull_artifact(
             put_document(repository, ContentType::Config, &json, std::iter::empty())?
         }
     };
-    names.push((config_name(&config_digest), config));
+    names.push((blob_name(&config_digest), config));
     refs.push((config_label(&config_digest), config));
     for layer in &manifest.layers {
         let stream = match stored_layer(repository, &layer.digest)? {
@@ -157,9 +159,13 @@ pub fn pull_artifact(
     Ok(open_artifact(repository, &manifest.digest.to_string())?)
 }
 
+fn blob_name(digest: &ContentDigest) -> String {
+    format!("oci-blob-{digest}")
+}
+
 /// The stream of a configuration. Many artifacts share one: {}.
 fn stored_config(repository: &Repository, digest: &ContentDigest) -> Result<Option<Digest>, PullError> {
-    let Some(stream) = repository.stream(&config_name(digest))? else { return Ok(None) };
+    let Some(stream) = repository.stream(&blob_name(digest))? else { return Ok(None) };
     Ok(read_document(repository, &stream, ContentType::Config, digest).is_ok().then_some(stream))
 }
 

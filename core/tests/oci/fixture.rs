@@ -200,6 +200,8 @@ impl Image {
             "digest": self.manifest_digest(),
             "size": self.manifest.len(),
             "annotations": {"org.opencontainers.image.ref.name": name},
+            // cfsctl takes nothing without, artifacts neither.
+            "platform": {"os": "linux", "architecture": Platform::host().architecture},
         });
         fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string()).unwrap();
     }

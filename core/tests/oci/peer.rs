@@ -7,7 +7,7 @@ use osupdate_core::observer::Silent;
 use osupdate_core::oci::{
     ImageFindingKind, PullOptions, open_artifact, pull, pull_artifact, referrers, untag, verify_images,
 };
-use osupdate_core::repository::{FsckOptions, GcOptions};
+use osupdate_core::repository::{FsckOptions, GcOptions, Repository};
 
 use crate::fixture::{Fixture, Image, layer, merged, repository};
 use crate::tools::{have_peer, output};
@@ -27,7 +27,7 @@ fn images_and_artifacts_of_both_programs_live_together() {
     if !have_peer("cfsctl") {
         return;
     }
-    let (dir, mut repository) = repository(Algorithm::Sha512);
+    let (dir, repository) = repository(Algorithm::Sha512);
     let fixture = Fixture::unpack("oci/bootable.tar");
     let options = |tag| PullOptions { bootable: true, tag: Some(tag), ..PullOptions::default() };
     let ours = pull(&repository, &fixture.layout("bA"), &options("ours"), &Silent).unwrap();
@@ -57,7 +57,10 @@ fn images_and_artifacts_of_both_programs_live_together() {
     );
 
     // Each collects, and everything is still there.
+    // Their collection waits for us to close the repository.
+    drop(repository);
     cfsctl(dir.path(), &["gc"]);
+    let mut repository = Repository::open(dir.path()).unwrap();
     assert_good(dir.path(), "after their collection");
     assert_eq!(verify_images(&repository).unwrap(), []);
     repository.gc(&GcOptions::default(), &Silent).unwrap();
