@@ -17,6 +17,7 @@ pub mod oci;
 mod proc_fd;
 pub mod repository;
 pub mod selinux;
+pub mod scan;
 pub mod splitstream;
 pub mod tar;
 pub mod transform;
