@@ -5,6 +5,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod boot;
+pub mod diff;
 pub mod digest;
 pub mod dumpfile;
 pub mod durable;
