@@ -23,5 +23,12 @@ pub use parse::parse;
 pub use problem::{ParseError, ParseProblem};
 pub use write::write;
 
+/// A path, or another text, as it stands in a field of a dumpfile: printable ASCII without blanks.
+pub fn escape_path(path: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(path.len());
+    escape::escape(path, escape::Context::Field, &mut escaped);
+    escaped
+}
+
 #[cfg(test)]
 mod tests;

@@ -58,13 +58,18 @@ impl Output {
                     .bytes(),
             );
         }
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(&bytes).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(anyhow::Error::new(error).context("cannot write to standard output"))
-            }
-            _ => Ok(()),
+        write_stdout(&bytes)
+    }
+}
+
+/// Writes bytes to standard output as they are: for files, not for people. A reader that went away is not an error.
+pub fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }
+        _ => Ok(()),
     }
 }
 

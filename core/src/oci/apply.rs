@@ -183,13 +183,13 @@ pub(crate) struct TreeBuilder {
     root: Folder,
     leaves: Vec<Leaf>,
     layer: usize,
-    xattrs: XattrFilter,
+    xattrs: Option<XattrFilter>,
     budget: Budget,
 }
 
 impl TreeBuilder {
-    /// Other extended attributes than `xattrs` lets through are dropped.
-    pub(crate) fn new(xattrs: XattrFilter) -> Self {
+    /// Other extended attributes than `xattrs` lets through are dropped; without a filter none are.
+    pub(crate) fn new(xattrs: Option<XattrFilter>) -> Self {
         Self { root: Folder::implied(), leaves: Vec::new(), layer: 0, xattrs, budget: Budget::default() }
     }
 
@@ -204,7 +204,9 @@ impl TreeBuilder {
 
     pub(crate) fn add(&mut self, entry: TarEntry) -> Result<(), ApplyError> {
         let TarEntry { path, mut stat, kind } = entry;
-        stat.xattrs.retain(|name, _| self.xattrs.keeps(name));
+        if let Some(filter) = self.xattrs {
+            stat.xattrs.retain(|name, _| filter.keeps(name));
+        }
         self.apply(&path, stat, kind).map_err(|kind| ApplyError { path: text(&path), kind })
     }
 

@@ -300,17 +300,38 @@ pub fn image_tree_with(repository: &Repository, image: &StoredImage, xattrs: Xat
     build_tree(repository, &image.layers, xattrs)
 }
 
+/// The file tree of an image as its layers have it, not transformed; with all extended attributes, or those that the filter
+/// keeps.
+///
+/// # Errors
+/// When a layer cannot be read or applied.
+pub fn plain_image_tree(
+    repository: &Repository,
+    image: &StoredImage,
+    xattrs: Option<XattrFilter>,
+) -> Result<Tree, TreeError> {
+    apply_layers(repository, &image.layers, xattrs)
+}
+
 pub(crate) fn build_tree(
     repository: &Repository,
     layers: &[(ContentDigest, Digest)],
     xattrs: XattrFilter,
+) -> Result<Tree, TreeError> {
+    let mut tree = apply_layers(repository, layers, Some(xattrs))?;
+    transform_for_oci(&mut tree, xattrs)?;
+    Ok(tree)
+}
+
+fn apply_layers(
+    repository: &Repository,
+    layers: &[(ContentDigest, Digest)],
+    xattrs: Option<XattrFilter>,
 ) -> Result<Tree, TreeError> {
     let mut builder = TreeBuilder::new(xattrs);
     for (diff_id, stream) in layers {
         layer::apply(repository, stream, &mut builder)
             .map_err(|source| TreeError::Layer { diff_id: *diff_id, source: Box::new(source) })?;
     }
-    let mut tree = builder.finish();
-    transform_for_oci(&mut tree, xattrs)?;
-    Ok(tree)
+    Ok(builder.finish())
 }

@@ -138,7 +138,7 @@ impl StoredLayer {
     /// # Errors
     /// When the layer is damaged, or a hard link in it leads to a lower layer.
     pub fn tree(&self, repository: &Repository) -> Result<Tree, StoredLayerError> {
-        let mut builder = TreeBuilder::new(XattrFilter::KeepUserXattrs);
+        let mut builder = TreeBuilder::new(Some(XattrFilter::KeepUserXattrs));
         layer::apply(repository, &self.digest, &mut builder)?;
         Ok(builder.finish())
     }

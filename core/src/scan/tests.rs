@@ -1,3 +1,5 @@
+#![allow(clippy::print_stderr, reason = "a test says why it is skipped")]
+
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -114,7 +116,7 @@ fn extended_attributes() {
     let large = vec![b'v'; 2000];
     let set = |name: &CStr, value: &[u8]| setxattr(&path, name, value, XattrFlags::empty());
     if let Err(errno) = set(c"user.a", b"1").and_then(|()| set(c"user.large", &large)) {
-        println!("skipped: this file system has no attributes: {errno}");
+        eprintln!("skipped: this file system has no attributes: {errno}");
         return;
     }
     let privileged = setxattr(dir.path().join("sub"), c"trusted.t", b"", XattrFlags::empty()).is_ok();
@@ -141,7 +143,7 @@ fn devices_and_whiteouts() {
     let dir = tempfile::tempdir().unwrap();
     let make = |name: &str, kind, device| mknodat(CWD, dir.path().join(name), kind, Mode::RUSR, device);
     if let Err(errno) = make("zero", FileType::CharacterDevice, rustix::fs::makedev(1, 5)) {
-        println!("skipped: devices cannot be made here: {errno}");
+        eprintln!("skipped: devices cannot be made here: {errno}");
         return;
     }
     make("block", FileType::BlockDevice, rustix::fs::makedev(259, 300)).unwrap();

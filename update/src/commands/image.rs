@@ -1,16 +1,24 @@
 //! `osupdate image`: the images in the repository.
 
+mod create;
+mod diff;
 mod digest;
+mod dump;
+mod fsck;
 mod import;
 mod import_layer;
 mod inspect;
 mod layer;
 mod list;
+mod mkfs;
 mod mount;
 mod near;
 mod objects;
 mod pull;
+mod scratch;
+mod subject;
 mod tag;
+mod tree_options;
 mod untag;
 
 use std::fmt;
@@ -20,6 +28,8 @@ use clap::Subcommand;
 use osupdate_core::Digest;
 use osupdate_core::oci::{StoreError, Stored, StoredArtifact, StoredImage, list as list_tags, open_any, open_image};
 use osupdate_core::repository::Repository;
+use osupdate_core::scan::ScanError;
+use osupdate_core::tree::Tree;
 use serde_json::Value;
 
 use super::repository_path::RepositoryPath;
@@ -27,7 +37,7 @@ use crate::cli::Context;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::transport::ImageReference;
 
-/// Pull, list, inspect and mount images
+/// Pull, list, inspect, make, compare and mount images
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -43,6 +53,11 @@ enum Command {
     List(list::Args),
     Inspect(inspect::Args),
     Digest(digest::Args),
+    Diff(diff::Args),
+    Dump(dump::Args),
+    Create(create::Args),
+    Mkfs(mkfs::Args),
+    Fsck(fsck::Args),
     Mount(mount::Args),
     Tag(tag::Args),
     Untag(untag::Args),
@@ -60,6 +75,11 @@ impl Args {
             Command::List(args) => args.run(&self.repository, context),
             Command::Inspect(args) => args.run(&self.repository, context),
             Command::Digest(args) => args.run(&self.repository, context),
+            Command::Diff(args) => args.run(&self.repository, context),
+            Command::Dump(args) => args.run(&self.repository, context),
+            Command::Create(args) => args.run(&self.repository, context),
+            Command::Mkfs(args) => args.run(&self.repository, context),
+            Command::Fsck(args) => args.run(&self.repository, context),
             Command::Mount(args) => args.run(&self.repository),
             Command::Tag(args) => args.run(&self.repository, context),
             Command::Untag(args) => args.run(&self.repository, context),
@@ -114,6 +134,16 @@ fn find_erofs(repository: &Repository, name: &str, boot: bool) -> anyhow::Result
         false => (image.image, "EROFS image", "osupdate image pull"),
     };
     digest.ok_or_else(|| anyhow!("{name} has no {what} in the repository")).hint(format!("pull it again with: {how}"))
+}
+
+/// The tree that a scan has made.
+fn scanned(result: Result<Tree, ScanError>) -> anyhow::Result<Tree> {
+    match result {
+        Err(ScanError::Changed { .. }) => {
+            result.hint("give it a directory that nothing writes to, such as a snapshot or a mounted image")
+        }
+        _ => Ok(result?),
+    }
 }
 
 /// The tag that `pull` gives to an image, from what the user wrote to pull it.

@@ -132,6 +132,25 @@ impl RepositoryPath {
         Ok(repository)
     }
 
+    /// The digest algorithm that was asked for.
+    pub(super) fn wanted_algorithm(&self) -> Option<Algorithm> {
+        self.digest.map(Algorithm::from)
+    }
+
+    /// Opens the repository for reading, if there is one: for commands that can do without.
+    pub(super) fn open_if_there(&self) -> anyhow::Result<Option<Repository>> {
+        let named = self.repo.is_some() || self.system || self.user;
+        let path = match path(self.repo.as_deref(), self.system, self.user) {
+            Ok(path) if path.exists() => path,
+            Err(error) if named => return Err(error),
+            _ => return Ok(None),
+        };
+        match Repository::open_with(CWD, &path, &self.lock.options()) {
+            Err(OpenError::NotFound { .. } | OpenError::NotARepository { .. }) => Ok(None),
+            result => Ok(Some(result?)),
+        }
+    }
+
     /// Opens the repository for reading.
     pub(super) fn open(&self) -> anyhow::Result<Repository> {
         let result = Repository::open_with(CWD, &self.checked_path()?, &self.lock.options());

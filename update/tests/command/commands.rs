@@ -118,6 +118,8 @@ fn digests_are_the_same_whether_stored_or_not() {
             "boot_image_digest": boot,
             "kernel_argument": format!("composefs.digest=v1-sha512-12:{boot}"),
             "not_bootable": null,
+            "format": 1,
+            "algorithm": "sha512",
         })
     );
     let argument = place.run(&["image", "digest", "oci:image", "--kernel-argument"]).done();

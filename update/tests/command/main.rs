@@ -4,6 +4,7 @@ mod commands;
 mod completion;
 mod docker_registry;
 mod hostile;
+mod images;
 mod json_forms;
 mod layout;
 mod man_pages;

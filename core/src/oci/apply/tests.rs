@@ -26,7 +26,7 @@ impl Input for Memory {
 }
 
 fn build(layers: &mut [Archive]) -> Result<Tree, ApplyErrorKind> {
-    let mut builder = TreeBuilder::new(XattrFilter::AllowlistOnly);
+    let mut builder = TreeBuilder::new(Some(XattrFilter::AllowlistOnly));
     for layer in layers {
         builder.next_layer();
         let mut reader = Reader::new(Memory(layer.end(), 0));
@@ -139,7 +139,7 @@ fn what_a_tree_takes_in_memory_is_bounded() {
     assert_eq!(budget.take(1), Err(ApplyErrorKind::TooMany));
 
     // Everything that takes memory is counted, also what is replaced and what is only implied.
-    let mut builder = TreeBuilder::new(XattrFilter::KeepUserXattrs);
+    let mut builder = TreeBuilder::new(Some(XattrFilter::KeepUserXattrs));
     let value = vec![b'v'; 100_000];
     let mut archive = Archive::default();
     for _ in 0..3 {

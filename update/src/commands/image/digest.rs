@@ -1,39 +1,36 @@
 //! `osupdate image digest`
 
-use std::env;
-use std::path::PathBuf;
-
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ArgGroup;
-use osupdate_core::boot::{BootOptions, find_kernel, transform_for_boot};
+use osupdate_core::boot::find_kernel;
 use osupdate_core::erofs::{self, Format};
 use osupdate_core::kernel_args::{ArgFormat, ComposefsArg};
-use osupdate_core::oci::{Platform, PullOptions, StoredImage, image_tree, pull};
-use osupdate_core::repository::{Repository, Verity};
 use osupdate_core::tree::Tree;
 use osupdate_core::{Algorithm, Digest, fsverity};
 use serde::Serialize;
-use tempfile::TempDir;
 
-use super::open;
+use super::subject::{Kind, Loader, Place, Subject, find};
+use super::tree_options::{TreeOptions, parse_format};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::completion;
-use crate::exit::{Outcome, ResultExt as _};
-use crate::transport::{ImageReference, SourceOptions, open_source};
+use crate::exit::Outcome;
+use crate::transport::ImageReference;
 
 /// Print the digests that the kernel will check an image against
 ///
-/// They are computed from the layers. Printed are the digest of the image as it is and that of the image that is booted:
-/// with /boot and /sysroot empty, as the kernel argument has it.
+/// They are computed from the layers, or from the files of a directory. Printed are the digest of the image as it is and
+/// that of the image that is booted: with /boot and /sysroot empty, as the kernel argument has it. A dumpfile and an EROFS
+/// file have one form and one digest.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("what").required(true), after_help = "\
 Examples:
   osupdate image digest docker://registry.example.com/os:1.2
-  osupdate image digest --source oci:build/image
-  osupdate image digest --source oci:build/image --kernel-argument")]
+  osupdate image digest --source oci:build/image --kernel-argument
+  osupdate image digest ./rootfs --bootable --hex
+  osupdate image digest ./image.dump --format v0 --digest sha256")]
 pub(super) struct Args {
-    /// Tag or digest of an image in the repository
+    /// Tag or digest of an image in the repository; a directory, dumpfile or EROFS file; or - for standard input
     #[arg(group = "what", add = completion::images())]
     image: Option<String>,
 
@@ -42,59 +39,77 @@ pub(super) struct Args {
     source: Option<ImageReference>,
 
     /// Speak HTTP without TLS with the registry
-    #[arg(long, requires = "source")]
+    #[arg(long)]
     plain_http: bool,
 
     /// Print only the kernel argument for the image that is booted
     #[arg(long)]
     kernel_argument: bool,
+
+    /// Print only the digest of the image that is booted; fail if it cannot be made
+    #[arg(long, alias = "boot", conflicts_with = "kernel_argument")]
+    bootable: bool,
+
+    /// Print only the digits: of the image, or with --bootable of the image that is booted
+    #[arg(long, conflicts_with = "kernel_argument")]
+    hex: bool,
+
+    /// Format of the image: v0, v1 or v2 [default: that of the repository or EROFS file, else v1]
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    format: Option<Format>,
+
+    #[command(flatten)]
+    tree: TreeOptions,
 }
 
 #[derive(Serialize)]
 struct Report {
-    manifest_digest: String,
+    manifest_digest: Option<String>,
     image_digest: Digest,
     boot_image_digest: Option<Digest>,
     kernel_argument: Option<String>,
     /// Why there is no image to boot.
     not_bootable: Option<String>,
-}
-
-/// A repository for one command.
-struct Scratch {
-    repository: Repository,
-    // Removed after the repository is closed.
-    _dir: TempDir,
+    format: u32,
+    algorithm: &'static str,
 }
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let report = match (&self.source, &self.image) {
-            (Some(reference), _) => {
-                let doing = || format!("cannot compute the digest of {reference}");
-                let options = SourceOptions { plain_http: self.plain_http };
-                let source = open_source(reference, &options).with_context(doing)?;
-                let scratch = Scratch::make()?;
-                let platform = Platform::host();
-                let options = PullOptions { platform: Some(&platform), ..PullOptions::default() };
-                let image = pull(&scratch.repository, &source, &options, &*context.observer).with_context(doing)?;
-                report(&scratch.repository, &image)?
-            }
+        let loader = Loader {
+            repository,
+            options: &self.tree,
+            algorithm: repository.wanted_algorithm().unwrap_or(Algorithm::Sha512),
+            plain_http: self.plain_http,
+            context,
+        };
+        let mut default_format = Format::V1;
+        let subject = match (&self.source, &self.image) {
+            (Some(reference), _) => loader
+                .fetch(&reference.to_string(), reference)
+                .with_context(|| format!("cannot compute the digest of {reference}"))?,
             (None, Some(name)) => {
-                let repository = repository.open()?;
-                let image = open(&repository, name)?;
-                report(&repository, &image)?
+                let place = find(name, repository)?;
+                if let Place::Image(repository, _) = &place {
+                    default_format =
+                        *repository.image_formats().first().context("the repository has no image format")?;
+                }
+                loader.load_place(name, place)?
             }
             (None, None) => unreachable!("clap requires one of the two"),
         };
-        if let (true, Some(reason)) = (self.kernel_argument, &report.not_bootable) {
-            return Err(anyhow!("{reason}").context("the image has no kernel argument: it cannot be booted"));
+        let report = self.report(&subject, repository.wanted_algorithm(), default_format)?;
+        if let (true, Some(reason)) = (self.kernel_argument || self.bootable, &report.not_bootable) {
+            return Err(anyhow!("{reason}").context("the image cannot be booted, so it has no such digest"));
         }
-        context.output.write(&report, |out| match &report.kernel_argument {
-            Some(argument) if self.kernel_argument => writeln!(out, "{argument}"),
-            _ => {
+        context.output.write(&report, |out| match (&report.kernel_argument, report.boot_image_digest) {
+            (Some(argument), _) if self.kernel_argument => writeln!(out, "{argument}"),
+            (_, Some(digest)) if self.bootable && self.hex => writeln!(out, "{digest}"),
+            (_, Some(digest)) if self.bootable => writeln!(out, "boot image  {digest}"),
+            _ if self.hex => writeln!(out, "{}", report.image_digest),
+            (_, boot_image) => {
                 writeln!(out, "image       {}", report.image_digest)?;
-                match (report.boot_image_digest, &report.not_bootable) {
+                match (boot_image, &report.not_bootable) {
                     (Some(digest), _) => writeln!(out, "boot image  {digest}"),
                     (None, reason) => writeln!(out, "boot image  none: {}", reason.as_deref().unwrap_or_default()),
                 }
@@ -102,43 +117,60 @@ impl Args {
         })?;
         Ok(Outcome::Done)
     }
-}
 
-impl Scratch {
-    fn make() -> anyhow::Result<Self> {
-        let base = env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-        let dir = TempDir::with_prefix_in("osupdate-", &base)
-            .with_context(|| format!("cannot make a temporary directory in {}", base.display()))
-            .hint("name one with room for the whole image in TMPDIR")?;
-        let path = dir.path().join("repository");
-        Repository::init(&path, Algorithm::Sha512, Verity::Unverified)?;
-        Ok(Self { repository: Repository::open(&path)?, _dir: dir })
-    }
-}
-
-/// Computes the digests of an image from its layers.
-fn report(repository: &Repository, image: &StoredImage) -> anyhow::Result<Report> {
-    let format = *repository.image_formats().first().context("the repository has no image format")?;
-    let digest = |tree: &Tree| anyhow::Ok(fsverity::digest(repository.algorithm(), &erofs::write(tree, format)?));
-    let mut tree = image_tree(repository, image)?;
-    let image_digest = digest(&tree)?;
-    let bootable = find_kernel(&tree).and_then(|_| transform_for_boot(repository, &mut tree, &BootOptions::default()));
-    let (boot_image_digest, not_bootable) = match bootable {
-        Ok(()) => (Some(digest(&tree)?), None),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    for (stored, computed) in [(image.image, Some(image_digest)), (image.boot_image, boot_image_digest)] {
-        if let Some(stored) = stored.filter(|stored| Some(*stored) != computed) {
-            tracing::warn!("the repository has the image {stored} for it, made in another way");
+    fn report(&self, subject: &Subject, wanted: Option<Algorithm>, default_format: Format) -> anyhow::Result<Report> {
+        let algorithm = match (wanted, subject.algorithm) {
+            (Some(wanted), Some(of_files)) if wanted != of_files => bail!(
+                "the files of {} have {of_files} digests, so the image cannot have a {wanted} digest",
+                subject.name
+            ),
+            (wanted, of_files) => wanted.or(of_files).unwrap_or(Algorithm::Sha512),
+        };
+        let (format, image_digest) = match &subject.kind {
+            // Of the file itself, whoever wrote it.
+            Kind::Erofs { format, bytes, .. } if self.format.is_none_or(|wanted| wanted == *format) => {
+                (*format, fsverity::digest(algorithm, bytes))
+            }
+            _ => {
+                let format = self.format.unwrap_or(default_format);
+                (format, digest(&subject.tree, format, algorithm)?)
+            }
+        };
+        let boot_image = match &subject.kind {
+            Kind::Layers { .. } | Kind::Directory if !self.bootable => match find_kernel(&subject.tree) {
+                Ok(_) => subject.boot_form(),
+                Err(error) => Err(error.into()),
+            },
+            _ => subject.boot_form(),
+        };
+        let (boot_image_digest, not_bootable) = match boot_image {
+            Ok(tree) => (Some(digest(&tree, format, algorithm)?), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        let mut manifest_digest = None;
+        if let Kind::Layers { image } = &subject.kind {
+            manifest_digest = Some(image.manifest_digest.to_string());
+            let ours = [Some(image_digest), boot_image_digest];
+            for (stored, computed) in [image.image, image.boot_image].into_iter().zip(ours) {
+                if let Some(stored) = stored.filter(|stored| Some(*stored) != computed) {
+                    tracing::warn!("the repository has the image {stored} for it, made in another way");
+                }
+            }
         }
+        Ok(Report {
+            manifest_digest,
+            image_digest,
+            boot_image_digest,
+            kernel_argument: boot_image_digest.map(|digest| kernel_argument(digest, format)),
+            not_bootable,
+            format: format.number(),
+            algorithm: algorithm.name(),
+        })
     }
-    Ok(Report {
-        manifest_digest: image.manifest_digest.to_string(),
-        image_digest,
-        boot_image_digest,
-        kernel_argument: boot_image_digest.map(|digest| kernel_argument(digest, format)),
-        not_bootable,
-    })
+}
+
+fn digest(tree: &Tree, format: Format, algorithm: Algorithm) -> anyhow::Result<Digest> {
+    Ok(fsverity::digest(algorithm, &erofs::write(tree, format)?))
 }
 
 fn kernel_argument(digest: Digest, format: Format) -> String {

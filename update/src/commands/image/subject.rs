@@ -1,0 +1,321 @@
+//! What a command about an image is given: a directory, a dumpfile, an EROFS file, a stored image, a reference.
+//!
+//! A name that begins with `/`, `./` or `../` is a path. `docker://…` and `oci:…` are references: the image is taken from
+//! the repository if it is there under that tag, else it is fetched into a repository for the purpose. Any other name is
+//! looked for in the repository, as a tag, a digest or a ref, and then as a path.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use osupdate_core::boot::{BootOptions, transform_for_boot};
+use osupdate_core::erofs::{self, Format};
+use osupdate_core::oci::{Platform, PullOptions, StoredImage, plain_image_tree, pull};
+use osupdate_core::repository::Repository;
+use osupdate_core::scan::{HashOnly, scan};
+use osupdate_core::tree::{Content, Entry, LeafKind, Tree};
+use osupdate_core::{Algorithm, Digest, dumpfile};
+
+use super::open;
+use super::scratch::Scratch;
+use super::tree_options::TreeOptions;
+use crate::cli::Context;
+use crate::commands::repository_path::RepositoryPath;
+use crate::exit::ResultExt as _;
+use crate::transport::{ImageReference, SourceOptions, open_source};
+
+/// Largest dumpfile or EROFS file that is read. Images of whole operating systems have some 20 MiB.
+const FILE_MAX_BYTES: u64 = 1 << 30;
+/// Begins every composefs image.
+const IMAGE_MAGIC: [u8; 4] = 0xd078_629a_u32.to_le_bytes();
+/// Where an EROFS superblock is, and what it begins with.
+const EROFS_MAGIC: (usize, [u8; 4]) = (1024, 0xe0f5_e1e2_u32.to_le_bytes());
+/// Where a policy with the labels of files is.
+const POLICY: &str = "etc/selinux";
+
+/// Where a name leads.
+pub(super) enum Place {
+    Path(PathBuf),
+    Stdin,
+    Image(Repository, Box<StoredImage>),
+    Erofs(Repository, Digest),
+    Reference(ImageReference),
+}
+
+/// What a tree was made of.
+pub(super) enum Kind {
+    Directory,
+    Dumpfile,
+    /// An EROFS file, or one in the repository.
+    Erofs {
+        format: Format,
+        digest: Option<Digest>,
+        bytes: Vec<u8>,
+    },
+    /// An image in layers.
+    Layers {
+        image: Box<StoredImage>,
+    },
+}
+
+impl Kind {
+    pub(super) fn describe(&self) -> Cow<'static, str> {
+        match self {
+            Self::Directory => "directory".into(),
+            Self::Dumpfile => "dumpfile".into(),
+            Self::Erofs { format, .. } => format!("EROFS image, version {}", format.number()).into(),
+            Self::Layers { .. } => "OCI image".into(),
+        }
+    }
+}
+
+/// An image with its tree.
+pub(super) struct Subject {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) tree: Tree,
+    /// What its files are named by, if it has any.
+    pub(super) algorithm: Option<Algorithm>,
+    repository: Option<Repository>,
+    scratch: Option<Scratch>,
+    directory: Option<PathBuf>,
+}
+
+/// What to do to load a subject.
+pub(super) struct Loader<'a> {
+    pub(super) repository: &'a RepositoryPath,
+    pub(super) options: &'a TreeOptions,
+    /// For directories, and images that are fetched.
+    pub(super) algorithm: Algorithm,
+    pub(super) plain_http: bool,
+    pub(super) context: &'a Context,
+}
+
+/// Finds out where a name leads, without reading anything.
+pub(super) fn find(name: &str, repository: &RepositoryPath) -> anyhow::Result<Place> {
+    if name == "-" {
+        return Ok(Place::Stdin);
+    }
+    if matches!(name, "." | "..") || ["/", "./", "../"].iter().any(|start| name.starts_with(start)) {
+        return Ok(Place::Path(name.into()));
+    }
+    let stored = repository.open_if_there()?;
+    let exists = Path::new(name).exists();
+    if let Some(repository) = stored {
+        match open(&repository, name) {
+            Ok(image) => return Ok(Place::Image(repository, Box::new(image))),
+            Err(error) if is_reference(name) || exists => {
+                tracing::debug!("{name} is not in the repository: {error}");
+            }
+            Err(error) => match repository.image(name)? {
+                Some(digest) => return Ok(Place::Erofs(repository, digest)),
+                None if is_digest(name) => {}
+                None => return Err(error),
+            },
+        }
+        if let Some(digest) = repository.image(name)? {
+            return Ok(Place::Erofs(repository, digest));
+        }
+    }
+    if is_reference(name) {
+        return Ok(Place::Reference(name.parse()?));
+    }
+    if is_digest(name) && !exists {
+        return Err(anyhow!("there is no image {name} in the repository"))
+            .hint("a digest tells nothing of the files: pull the image, or name its EROFS file");
+    }
+    match exists {
+        true => Ok(Place::Path(name.into())),
+        false => Err(anyhow!("there is no file {name}, and no repository in which an image could have that name"))
+            .hint("name a directory, a dumpfile, an EROFS file, oci:PATH, docker://HOST/NAME, or use --repo"),
+    }
+}
+
+fn is_reference(name: &str) -> bool {
+    name.starts_with("oci:") || name.starts_with("docker://")
+}
+
+fn is_digest(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+}
+
+impl Loader<'_> {
+    /// Loads what a name stands for.
+    pub(super) fn load(&self, name: &str) -> anyhow::Result<Subject> {
+        let place = find(name, self.repository)?;
+        self.load_place(name, place)
+    }
+
+    pub(super) fn load_place(&self, name: &str, place: Place) -> anyhow::Result<Subject> {
+        match place {
+            Place::Path(path) if path.is_dir() => self.directory(name, &path),
+            Place::Path(path) => file(name, &read_file(&path)?),
+            Place::Stdin => {
+                let bytes = read_limited(io::stdin().lock()).context("cannot read standard input")?;
+                file("standard input", &bytes)
+            }
+            Place::Image(repository, image) => self.layers(name, repository, image),
+            Place::Erofs(repository, digest) => {
+                let bytes = repository.read_image(&digest).with_context(|| format!("cannot read {name}"))?;
+                let mut subject = image(name, bytes)?;
+                if let Kind::Erofs { digest: of_image, .. } = &mut subject.kind {
+                    *of_image = Some(digest);
+                }
+                Ok(Subject { repository: Some(repository), ..subject })
+            }
+            Place::Reference(reference) => self.fetch(name, &reference),
+        }
+    }
+
+    fn directory(&self, name: &str, path: &Path) -> anyhow::Result<Subject> {
+        let contents = HashOnly(self.algorithm);
+        let result = scan(path, &self.options.scan_options(), &contents, &*self.context.observer);
+        let mut tree = super::scanned(result)?;
+        self.options.transform(&mut tree).with_context(|| format!("cannot make an image of {name}"))?;
+        Ok(Subject {
+            name: name.to_owned(),
+            kind: Kind::Directory,
+            tree,
+            algorithm: Some(self.algorithm),
+            repository: None,
+            scratch: None,
+            directory: Some(path.to_owned()),
+        })
+    }
+
+    fn layers(&self, name: &str, repository: Repository, image: Box<StoredImage>) -> anyhow::Result<Subject> {
+        let mut tree = plain_image_tree(&repository, &image, self.options.filter())?;
+        self.options.transform(&mut tree).with_context(|| format!("cannot make an image of {name}"))?;
+        Ok(Subject {
+            name: name.to_owned(),
+            kind: Kind::Layers { image },
+            tree,
+            algorithm: Some(repository.algorithm()),
+            repository: Some(repository),
+            scratch: None,
+            directory: None,
+        })
+    }
+
+    /// Fetches an image for this command only.
+    pub(super) fn fetch(&self, name: &str, reference: &ImageReference) -> anyhow::Result<Subject> {
+        let doing = || format!("cannot fetch {reference}");
+        let options = SourceOptions { plain_http: self.plain_http };
+        let source = open_source(reference, &options).with_context(doing)?;
+        let scratch = Scratch::make(self.algorithm)?;
+        let platform = Platform::host();
+        let options = PullOptions { platform: Some(&platform), ..PullOptions::default() };
+        let image = pull(&scratch.repository, &source, &options, &*self.context.observer).with_context(doing)?;
+        let mut tree = plain_image_tree(&scratch.repository, &image, self.options.filter())?;
+        self.options.transform(&mut tree).with_context(|| format!("cannot make an image of {name}"))?;
+        Ok(Subject {
+            name: name.to_owned(),
+            kind: Kind::Layers { image: Box::new(image) },
+            tree,
+            algorithm: Some(self.algorithm),
+            repository: None,
+            scratch: Some(scratch),
+            directory: None,
+        })
+    }
+}
+
+impl Subject {
+    /// The tree in the form that is booted.
+    pub(super) fn boot_form(&self) -> anyhow::Result<Tree> {
+        let mut tree = self.tree.clone();
+        let options = BootOptions::default();
+        let made;
+        let repository = match (&self.repository, &self.scratch, &self.directory) {
+            _ if matches!(self.kind, Kind::Dumpfile | Kind::Erofs { .. }) => {
+                bail!("a {} is taken as it is: it has one form only", self.kind.describe())
+            }
+            (Some(repository), _, _) => repository,
+            (None, Some(scratch), _) => &scratch.repository,
+            (None, None, Some(directory)) => {
+                made = Scratch::make(self.algorithm.unwrap_or(Algorithm::Sha512))?;
+                store_policy(&made.repository, directory, &tree)?;
+                &made.repository
+            }
+            (None, None, None) => bail!("the files of {} are not at hand", self.name),
+        };
+        transform_for_boot(repository, &mut tree, &options)?;
+        Ok(tree)
+    }
+}
+
+/// Stores the files that the boot form depends on: those of the directory with the policy.
+fn store_policy(repository: &Repository, directory: &Path, tree: &Tree) -> anyhow::Result<()> {
+    let Some(policy) = tree.directory(POLICY) else { return Ok(()) };
+    let mut open = vec![(PathBuf::from(POLICY), policy)];
+    while let Some((path, below)) = open.pop() {
+        for (name, entry) in &below.entries {
+            use std::os::unix::ffi::OsStrExt as _;
+            let path = path.join(std::ffi::OsStr::from_bytes(name));
+            match entry {
+                Entry::Directory(child) => open.push((path, child)),
+                Entry::Leaf(id) => {
+                    if let LeafKind::Regular(Content::External { digest: Some(digest), .. }) = &tree.leaf(*id).kind {
+                        let path = directory.join(path);
+                        let mut file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+                        let mut object = repository.new_object()?;
+                        io::copy(&mut file, &mut object).with_context(|| format!("cannot read {}", path.display()))?;
+                        if object.finish()?.digest != *digest {
+                            bail!("{} changed while the directory was read", path.display());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a dumpfile or EROFS file.
+pub(super) fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let doing = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(doing)?;
+    read_limited(file).with_context(doing)
+}
+
+fn read_limited(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX_BYTES {
+        return Err(io::Error::other("it has more than 1 GiB, which no image needs"));
+    }
+    Ok(bytes)
+}
+
+/// Whether bytes are those of an image, sound or not, and not those of a dumpfile.
+pub(super) fn looks_like_image(bytes: &[u8]) -> bool {
+    let (at, magic) = EROFS_MAGIC;
+    bytes.starts_with(&IMAGE_MAGIC) || bytes.get(at..).is_some_and(|bytes| bytes.starts_with(&magic))
+}
+
+fn file(name: &str, bytes: &[u8]) -> anyhow::Result<Subject> {
+    if looks_like_image(bytes) {
+        return image(name, bytes.to_vec());
+    }
+    if !bytes.starts_with(b"/") {
+        return Err(anyhow!("{name} is neither a composefs image nor a dumpfile"))
+            .hint("an image begins with the bytes 9a 62 78 d0, a dumpfile with the line of the directory /");
+    }
+    let tree = dumpfile::parse(bytes).with_context(|| format!("cannot read {name}"))?;
+    Ok(subject(name, Kind::Dumpfile, tree))
+}
+
+fn image(name: &str, bytes: Vec<u8>) -> anyhow::Result<Subject> {
+    let (tree, format) = erofs::read(&bytes).with_context(|| format!("{name} is refused"))?;
+    Ok(subject(name, Kind::Erofs { format, digest: None, bytes }, tree))
+}
+
+fn subject(name: &str, kind: Kind, tree: Tree) -> Subject {
+    let algorithm = tree.leaves.iter().find_map(|leaf| match &leaf.kind {
+        LeafKind::Regular(Content::External { digest, .. }) => digest.map(|digest| digest.algorithm()),
+        _ => None,
+    });
+    Subject { name: name.to_owned(), kind, tree, algorithm, repository: None, scratch: None, directory: None }
+}
