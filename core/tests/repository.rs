@@ -7,6 +7,8 @@ mod fixture;
 mod fsck;
 #[path = "repository/gc.rs"]
 mod gc;
+#[path = "repository/merged.rs"]
+mod merged;
 #[path = "repository/names.rs"]
 mod names;
 #[path = "repository/objects.rs"]
