@@ -37,7 +37,8 @@ pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
 pub use source::{FetchedManifest, ImageSource, SourceError};
 pub use store::{
-    StoreError, StoredImage, TreeError, documents, image_tree, image_tree_with, open_image, plain_image_tree,
+    StoreError, StoredImage, TreeError, documents, image_of_erofs, image_tree, image_tree_with, manifests, open_image,
+    plain_image_tree,
 };
 pub use stored_layer::{ImportLayerError, LayerFacts, OpenLayerError, StoredLayer, import_layer, open_layer};
 pub use tags::{list, tag, untag};

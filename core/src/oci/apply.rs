@@ -184,13 +184,20 @@ pub(crate) struct TreeBuilder {
     leaves: Vec<Leaf>,
     layer: usize,
     xattrs: Option<XattrFilter>,
+    keeps_whiteouts: bool,
     budget: Budget,
 }
 
 impl TreeBuilder {
     /// Other extended attributes than `xattrs` lets through are dropped; without a filter none are.
     pub(crate) fn new(xattrs: Option<XattrFilter>) -> Self {
-        Self { root: Folder::implied(), leaves: Vec::new(), layer: 0, xattrs, budget: Budget::default() }
+        let budget = Budget::default();
+        Self { root: Folder::implied(), leaves: Vec::new(), layer: 0, xattrs, keeps_whiteouts: false, budget }
+    }
+
+    /// Whiteouts become files with their names, as they are in the archive: for looking at one layer.
+    pub(crate) fn keeping_whiteouts(self) -> Self {
+        Self { keeps_whiteouts: true, ..self }
     }
 
     /// The entries that follow are of the next layer.
@@ -219,26 +226,7 @@ impl TreeBuilder {
             self.root.stat = stat;
             return Ok(());
         };
-        if components[0].starts_with(AUFS_PREFIX) && components != [OPAQUE_MARKER] {
-            return Ok(());
-        }
-        if parents.iter().any(|parent| parent.starts_with(WHITEOUT_PREFIX)) {
-            return Err(ApplyErrorKind::BelowWhiteout);
-        }
-        if *name == OPAQUE_MARKER {
-            let layer = self.layer;
-            if let Some(parent) = self.existing(parents)? {
-                parent.make_opaque(layer);
-            }
-            return Ok(());
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
-            if hidden.is_empty() {
-                return Err(ApplyErrorKind::Whiteout);
-            }
-            if let Some(parent) = self.existing(parents)? {
-                parent.entries.remove(hidden);
-            }
+        if !self.keeps_whiteouts && self.apply_whiteout(&components, name, parents)? {
             return Ok(());
         }
         let xattrs = stat.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
@@ -271,6 +259,31 @@ impl TreeBuilder {
         let id = LeafId(self.leaves.len());
         self.leaves.push(Leaf::new(stat, kind));
         self.add_leaf(parents, name, id)
+    }
+
+    /// Does what an entry with a special name says; false if it is an ordinary one.
+    fn apply_whiteout(&mut self, components: &[&[u8]], name: &[u8], parents: &[&[u8]]) -> Result<bool, ApplyErrorKind> {
+        if components[0].starts_with(AUFS_PREFIX) && components != [OPAQUE_MARKER] {
+            return Ok(true);
+        }
+        if parents.iter().any(|parent| parent.starts_with(WHITEOUT_PREFIX)) {
+            return Err(ApplyErrorKind::BelowWhiteout);
+        }
+        if name == OPAQUE_MARKER {
+            let layer = self.layer;
+            if let Some(parent) = self.existing(parents)? {
+                parent.make_opaque(layer);
+            }
+            return Ok(true);
+        }
+        let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) else { return Ok(false) };
+        if hidden.is_empty() {
+            return Err(ApplyErrorKind::Whiteout);
+        }
+        if let Some(parent) = self.existing(parents)? {
+            parent.entries.remove(hidden);
+        }
+        Ok(true)
     }
 
     fn add_directory(&mut self, parents: &[&[u8]], name: &[u8], stat: Stat) -> Result<(), ApplyErrorKind> {

@@ -6,12 +6,14 @@
 //! streams/oci-layer-<diff_id>     an uncompressed layer
 //! ```
 
+use std::collections::BTreeMap;
+
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use thiserror::Error;
 
 use super::apply::TreeBuilder;
 use super::digest::ContentDigest;
-use super::label::ImageLabel;
+use super::label::{ImageLabel, is_image_label};
 use super::layer;
 use super::layer::StoredLayerError;
 use super::manifest::{CheckedArtifact, CheckedConfig, CheckedManifest, ManifestError};
@@ -130,6 +132,8 @@ pub struct StoredImage {
     /// The EROFS image that is booted: [`crate::boot::transform_for_boot`]. What [`super::pull()`] returns has the one that was
     /// asked for here; otherwise, of several, it is the one with the usual extended attributes.
     pub boot_image: Option<Digest>,
+    /// All EROFS images that were made of it, by their labels (`composefs.image.v1`).
+    pub erofs_images: BTreeMap<String, Digest>,
     /// The layers, lowest first: diff_id and split stream.
     pub layers: Vec<(ContentDigest, Digest)>,
 }
@@ -239,6 +243,7 @@ pub(crate) fn open_manifest(repository: &Repository, digest: &ContentDigest) -> 
         config: config.config,
         image: image_of(None),
         boot_image: image_of(Some(XattrFilter::AllowlistOnly)),
+        erofs_images: refs.iter().filter(|(label, _)| is_image_label(label)).map(|(l, d)| (l.clone(), *d)).collect(),
         layers,
     })
 }
@@ -262,6 +267,30 @@ pub fn documents(repository: &Repository, digest: &ContentDigest) -> Result<(Vec
     })?;
     let config = read_document(repository, stream, ContentType::Config, &config)?;
     Ok((manifest.json, config.json))
+}
+
+/// The digests of all manifests that have a name, tagged or not, those of artifacts among them; in byte order.
+///
+/// # Errors
+/// When the names cannot be read.
+pub fn manifests(repository: &Repository) -> Result<Vec<ContentDigest>, FileError> {
+    let names = repository.stream_names()?;
+    Ok(names.iter().filter_map(|name| name.strip_prefix(MANIFEST_PREFIX)?.parse().ok()).collect())
+}
+
+/// The image that an EROFS image was made of. Images that cannot be read are passed over.
+///
+/// # Errors
+/// When the names cannot be read.
+pub fn image_of_erofs(repository: &Repository, erofs: &Digest) -> Result<Option<StoredImage>, FileError> {
+    for manifest in manifests(repository)? {
+        match open_manifest(repository, &manifest) {
+            Ok(image) if image.erofs_images.values().any(|digest| digest == erofs) => return Ok(Some(image)),
+            Ok(_) => {}
+            Err(error) => tracing::debug!("cannot read image {manifest}, ignoring: {error}"),
+        }
+    }
+    Ok(None)
 }
 
 /// All manifests that refer to a configuration, with their streams. Manifests that cannot be read are passed over.

@@ -13,7 +13,6 @@ use crate::digest::Digest;
 use crate::observer::Observer;
 use crate::repository::{FileError, NotWritable, ObjectError, PublishError, Repository, StreamError};
 use crate::splitstream::{Chunk, Reader};
-use crate::transform::XattrFilter;
 use crate::tree::Tree;
 
 /// Why a layer cannot be looked at.
@@ -133,12 +132,12 @@ impl StoredLayer {
         Ok(facts)
     }
 
-    /// The files that the layer has, with all their extended attributes. What it removes from layers below is not shown.
+    /// The files that the layer has, with all their extended attributes, and its whiteouts (`.wh.NAME`) as files.
     ///
     /// # Errors
     /// When the layer is damaged, or a hard link in it leads to a lower layer.
     pub fn tree(&self, repository: &Repository) -> Result<Tree, StoredLayerError> {
-        let mut builder = TreeBuilder::new(Some(XattrFilter::KeepUserXattrs));
+        let mut builder = TreeBuilder::new(None).keeping_whiteouts();
         layer::apply(repository, &self.digest, &mut builder)?;
         Ok(builder.finish())
     }

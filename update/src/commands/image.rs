@@ -26,7 +26,9 @@ use std::fmt;
 use anyhow::{anyhow, bail};
 use clap::Subcommand;
 use osupdate_core::Digest;
-use osupdate_core::oci::{StoreError, Stored, StoredArtifact, StoredImage, list as list_tags, open_any, open_image};
+use osupdate_core::oci::{
+    StoreError, Stored, StoredArtifact, StoredImage, image_of_erofs, list as list_tags, open_any, open_image,
+};
 use osupdate_core::repository::Repository;
 use osupdate_core::scan::ScanError;
 use osupdate_core::tree::Tree;
@@ -115,6 +117,12 @@ fn open_with<T>(
             Err(StoreError::NotFound { .. }) => {}
             other => return Ok(other?),
         }
+    }
+    // An EROFS image leads to the image that it was made of.
+    if let Ok(erofs) = name.parse()
+        && let Some(image) = image_of_erofs(repository, &erofs)?
+    {
+        return Ok(open(repository, &image.manifest_digest.to_string())?);
     }
     let tags: Vec<_> = list_tags(repository)?.into_iter().map(|(tag, _)| tag).collect();
     result.hint(near::hint(name, &tags))

@@ -77,6 +77,7 @@ fn an_image_is_pulled_listed_inspected_and_untagged() {
             "image_version": "1.2.3",
             "architecture": Platform::host().architecture,
             "layers": 2,
+            "created": null,
             "artifact_type": null,
             "referrers": 0,
         }])

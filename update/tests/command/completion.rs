@@ -83,7 +83,7 @@ fn fish_completes_commands_options_and_tags() {
         complete("osupdate image inspect --repo repo docker:"),
         "docker://registry.example/os:1\ndocker://registry.example/os:2\n"
     );
-    assert_eq!(complete("osupdate image insp"), "inspect\tShow what is known of an image in the repository\n");
+    assert!(complete("osupdate image insp").starts_with("inspect\tShow what is known of an image"));
     assert_eq!(complete("osupdate image inspect --repo=rep"), "--repo=repo/\n");
 }
 

@@ -65,7 +65,7 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     };
     run("repo init", &["--unverified"]);
     let pulled = run("image pull", &["oci:image", "--tag", "test", "--bootable"]);
-    run("image list", &[]);
+    run("image list", &["--all"]);
     let inspected = run("image inspect", &["test"]);
     run("image digest", &["test"]);
     run("image tag", &["test", "other"]);

@@ -7,6 +7,7 @@ mod hostile;
 mod images;
 mod json_forms;
 mod layout;
+mod list_all;
 mod man_pages;
 mod place;
 mod real;

@@ -4,10 +4,12 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use osupdate_core::oci::Platform;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::docker_registry::have;
+use crate::layout::Layout;
 use crate::place::{Place, Run};
 
 /// Runs `osupdate` with this standard input; the bytes it prints need not be text.
@@ -63,6 +65,24 @@ fn a_layer_is_restored_bit_for_bit_and_counted() {
     assert_eq!((&facts["external_objects"], &facts["external_bytes"]), (&json!(1), &json!(10_000)));
     let dump = place.run(&["image", "layer", &diff_ids[1], "--dumpfile"]).done();
     assert!(dump.contains("\n/usr/share/large 10000 100644 1 0 0 0 0.0 "), "{dump}");
+}
+
+#[test]
+fn whiteouts_of_a_layer_are_shown_in_its_dumpfile() {
+    if !have(&["tar", "gzip"]) {
+        return;
+    }
+    let place = Place::with_repository();
+    let mut layout = Layout::create(&place.path().join("removing"));
+    let layers: [&[(&str, &[u8])]; 2] = [&[("usr/a", b"a"), ("usr/b", b"b")], &[("usr/.wh.a", b""), ("usr/c", b"c")]];
+    let image = layout.image(&Platform::host().architecture, &layers);
+    layout.tag("1", &image);
+    drop(place.run(&["image", "pull", "oci:removing", "--tag", "test"]).done());
+    let inspected = place.run(&["image", "inspect", "test", "--json"]).json();
+    let diff_id = inspected["config"]["rootfs"]["diff_ids"][1].as_str().unwrap();
+    let dump = place.run(&["image", "layer", diff_id, "--dumpfile"]).done();
+    let names: Vec<_> = dump.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["/", "/usr", "/usr/.wh.a", "/usr/c"]);
 }
 
 #[test]

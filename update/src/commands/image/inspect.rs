@@ -19,7 +19,7 @@ Examples:
   osupdate image inspect sha256:0123… --json
   osupdate image inspect test --manifest | sha256sum")]
 pub(super) struct Args {
-    /// Tag, or digest of the manifest or configuration
+    /// Tag, digest of the manifest or configuration, or hex digest of an EROFS image that was made of it
     #[arg(add = completion::images())]
     image: String,
 
@@ -52,6 +52,7 @@ impl Args {
         };
         let referrers = referrers(&repository, &image.manifest_digest)?;
         let mut json = summary(&image);
+        json["erofs_images"] = serde_json::to_value(&image.erofs_images)?;
         json["referrers"] = serde_json::to_value(&referrers)?;
         json["manifest"] = serde_json::to_value(&image.manifest)?;
         json["config"] = serde_json::to_value(&image.config)?;

@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(add = completion::layers())]
     diff_id: ContentDigest,
 
-    /// Print the files of the layer as a dumpfile, without what it removes from lower layers
+    /// Print the files of the layer as a dumpfile, its whiteouts (.wh.NAME) among them
     #[arg(long)]
     dumpfile: bool,
 }
