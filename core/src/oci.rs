@@ -5,6 +5,7 @@
 
 mod apply;
 mod artifact;
+mod copy;
 mod decompress;
 mod digest;
 mod label;
@@ -15,6 +16,7 @@ mod offer;
 mod proof;
 mod pull;
 mod referrers;
+mod repair;
 mod source;
 mod store;
 mod stored_layer;
@@ -23,6 +25,7 @@ mod verify;
 
 pub use apply::{ApplyError, ApplyErrorKind};
 pub use artifact::{Stored, StoredArtifact, is_artifact, open_any, open_artifact, pull_artifact};
+pub use copy::{CopyImageError, copy_all, copy_image};
 pub use decompress::Compression;
 pub use digest::{ContentDigest, ContentHasher, ParseContentDigestError};
 pub use layer::{LayerError, StoredLayerError};
@@ -35,6 +38,7 @@ pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use offer::Offer;
 pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
+pub use repair::repair_from_image;
 pub use source::{FetchedManifest, ImageSource, SourceError};
 pub use store::{
     StoreError, StoredImage, TreeError, documents, image_of_erofs, image_tree, image_tree_with, manifests, open_image,

@@ -6,6 +6,7 @@
 //!
 #![doc = include_str!("../FORMAT.md")]
 
+mod copy;
 mod file_system;
 mod fsck;
 mod gc;
@@ -18,11 +19,13 @@ mod merged;
 mod metadata;
 mod object;
 mod refs;
+mod repair;
 mod stream;
 mod temporary;
 mod verity;
 mod why;
 
+pub use copy::{CopyError, CopyOptions, CopyReport};
 pub use file_system::FileSystem;
 pub use fsck::{Finding, FindingKind, FsckError, FsckOptions, FsckReport};
 pub use gc::{GcError, GcOptions, GcReport, MarkError, Root};
@@ -36,14 +39,16 @@ pub use merged::MergeError;
 pub use metadata::MetadataError;
 pub use object::{ObjectError, ObjectWriter, StoredObject};
 pub use refs::{Namespace, RefError};
+pub use repair::{RepairError, RepairReport};
 pub use stream::StreamError;
 pub use why::{Why, WhyStep};
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{
@@ -198,6 +203,8 @@ pub struct Repository {
     has_metadata: bool,
     objects: OnceLock<OwnedFd>,
     writable: OnceLock<()>,
+    /// Objects that were found damaged: to be replaced when they are stored again.
+    distrusted: Mutex<HashSet<Digest>>,
 }
 
 impl Repository {
@@ -259,8 +266,8 @@ impl Repository {
             }
         };
         let path = path.to_owned();
-        let (objects, writable) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { dir, path, metadata, verity, lock_timeout, has_metadata, objects, writable })
+        let (objects, writable, distrusted) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Ok(Self { dir, path, metadata, verity, lock_timeout, has_metadata, objects, writable, distrusted })
     }
 
     /// The algorithm of all digests here.

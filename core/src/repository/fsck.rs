@@ -5,13 +5,15 @@
 mod names;
 mod objects;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::metadata::Metadata;
-use super::{FileError, Repository, read_metadata};
+use super::{FileError, Namespace, Repository, read_metadata};
+use crate::digest::Digest;
 use crate::observer::{Event, Observer};
 use std::os::fd::AsFd;
 
@@ -144,12 +146,22 @@ pub struct FsckReport {
     /// Files that a crash has left behind, or that are being written just now: nothing is wrong with that, and the next
     /// collection removes the former. Paths in the repository.
     pub temporary_files: Vec<String>,
+    /// The objects that are damaged, or needed and missing: what a repair has to get.
+    pub bad_objects: BTreeSet<Digest>,
+    /// First-level names that refs stand for and that are missing.
+    pub missing_names: BTreeSet<(Namespace, String)>,
 }
 
 impl FsckReport {
     /// True if nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    /// Notes a finding that an object is the cause of.
+    fn find_bad(&mut self, kind: FindingKind, path: &str, object: Digest, detail: Option<String>) {
+        self.bad_objects.insert(object);
+        self.find(kind, path, detail);
     }
 
     fn find(&mut self, kind: FindingKind, path: &str, detail: Option<String>) {

@@ -88,7 +88,7 @@ pub struct StoredObject {
 }
 
 /// What is found under the name of an object that is about to be stored.
-enum Existing {
+pub(super) enum Existing {
     Nothing,
     Good,
     Damaged,
@@ -155,9 +155,11 @@ impl Repository {
         Ok(data)
     }
 
-    /// Tells whether an object is there. With [`Verity::Required`] one that is not what its name says is not.
+    /// Tells whether an object is there. With [`Verity::Required`] one that is not what its name says is not; nor is one
+    /// that is distrusted.
     pub fn has_object(&self, digest: &Digest) -> Result<bool, ObjectError> {
         match self.open_object(digest) {
+            Ok(_) if self.is_distrusted(digest) => Ok(false),
             Ok(_) => Ok(true),
             Err(ObjectError::NotFound { .. } | ObjectError::NoVerity { .. } | ObjectError::Mismatch { .. }) => {
                 Ok(false)
@@ -213,9 +215,15 @@ impl Repository {
 
     /// Compares what has the name with the candidate: by its seal, or byte by byte where nothing is sealed. A crash may
     /// have left an unsealed file with a name but without its data.
-    fn existing(&self, digest: &Digest, size_bytes: u64, candidate: &mut impl Read) -> Result<Existing, FileError> {
+    pub(super) fn existing(
+        &self,
+        digest: &Digest,
+        size_bytes: u64,
+        candidate: &mut impl Read,
+    ) -> Result<Existing, FileError> {
         let Some(file) = self.open_named(digest)? else { return Ok(Existing::Nothing) };
         let good = match self.verity() {
+            _ if self.is_distrusted(digest) => false,
             Verity::Required => self.measure_object(file.as_fd(), digest)? == Some(*digest),
             Verity::Unverified => same_contents(&file.into(), size_bytes, candidate)
                 .map_err(|error| self.object_error("read", digest, error))?,
@@ -224,7 +232,7 @@ impl Repository {
     }
 
     /// With [`Verity::Required`], seals the file and returns the kernel's digest.
-    fn seal(&self, temporary: &mut Temporary<'_>) -> Result<Option<Digest>, ObjectError> {
+    pub(super) fn seal(&self, temporary: &mut Temporary<'_>) -> Result<Option<Digest>, ObjectError> {
         if self.verity() == Verity::Unverified {
             return Ok(None);
         }
@@ -246,7 +254,7 @@ impl Repository {
     }
 
     /// Gives a sealed file its name, unless a good object has it. A damaged one is replaced.
-    fn publish_object(
+    pub(super) fn publish_object(
         &self,
         temporary: &mut Temporary<'_>,
         stored: StoredObject,
@@ -272,6 +280,9 @@ impl Repository {
                 true
             }
         };
+        if new {
+            self.trust(digest);
+        }
         Ok(StoredObject { new, ..stored })
     }
 }

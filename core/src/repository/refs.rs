@@ -13,7 +13,7 @@ use super::{FileError, NotWritable, Repository, make_directory, names};
 const DEPTH_MAX: usize = 64;
 
 /// What a name is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Namespace {
     /// Split streams.
     Streams,

@@ -10,6 +10,7 @@ mod layout;
 mod peer;
 mod proof;
 mod pull;
+mod repair;
 mod tags;
 mod tar_tools;
 mod tools;

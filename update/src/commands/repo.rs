@@ -1,6 +1,7 @@
 //! `osupdate repo`: the repository as a whole.
 
 mod cat;
+mod copy;
 mod fsck;
 mod gc;
 mod hold;
@@ -32,6 +33,7 @@ enum Command {
     Why(why::Args),
     Cat(cat::Args),
     Hold(hold::Args),
+    Copy(copy::Args),
 }
 
 impl Args {
@@ -44,6 +46,7 @@ impl Args {
             Command::Why(args) => args.run(&self.repository, context),
             Command::Cat(args) => args.run(&self.repository),
             Command::Hold(args) => args.run(&self.repository, context),
+            Command::Copy(args) => args.run(&self.repository, context),
         }
     }
 }

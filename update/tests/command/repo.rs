@@ -109,3 +109,54 @@ fn deployments_of_a_system_that_does_not_run_are_kept() {
     let gone = place.run(&["repo", "gc", "--repo", repository]).done();
     assert!(gone.contains(", kept 0\n"), "{gone}");
 }
+
+/// Overwrites the contents of `/usr/share/large` in the repository.
+fn damage(place: &Place) {
+    let text = place.run(&["repo", "why", "--in", "mine", "/usr/share/large", "--json"]).json();
+    let digest = text["digest"].as_str().unwrap().to_owned();
+    std::fs::write(place.path().join(format!("repo/objects/{}/{}", &digest[..2], &digest[2..])), b"bad").unwrap();
+}
+
+#[test]
+fn what_the_check_finds_is_repaired_from_an_image_or_another_repository() {
+    let place = Place::with_repository();
+    place.run(&["image", "pull", "oci:image:1", "--tag", "mine"]).done();
+    place.run(&["repo", "init", "--unverified", "--repo", "other"]).done();
+    place.run(&["repo", "copy", "repo", "mine", "--repo", "other"]).done();
+    for source in ["oci:image:1", "other"] {
+        damage(&place);
+        assert_eq!(place.run(&["repo", "fsck"]).status, 3);
+        let text = place.run(&["repo", "fsck", "--repair", source]).done();
+        assert!(text.ends_with("2 findings repaired, nothing is wrong now\n"), "{text}");
+        assert!(place.run(&["repo", "fsck"]).done().ends_with("nothing is wrong\n"));
+    }
+    damage(&place);
+    let message = place.run(&["repo", "fsck", "--repair", "oci:nowhere"]).failed(1);
+    assert!(message.contains("error: cannot repair from oci:nowhere\n"), "{message}");
+    place.run(&["repo", "init", "--unverified", "--repo", "empty"]).done();
+    let run = place.run(&["repo", "fsck", "--repair", "empty", "--json"]);
+    assert_eq!(run.status, 3);
+    assert!(run.stderr.contains("is not repaired"), "{}", run.stderr);
+    let json: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((json["ok"].as_bool(), json["findings_before_repair"].as_u64()), (Some(false), Some(2)));
+}
+
+#[test]
+fn images_are_copied_between_repositories() {
+    let place = Place::with_repository();
+    place.run(&["image", "pull", "oci:image:1", "--tag", "mine"]).done();
+    place.run(&["repo", "init", "--unverified", "--repo", "other", "--digest", "sha256"]).done();
+    let text = place.run(&["repo", "copy", "repo", "mine", "--tag", "copied", "--repo", "other"]).done();
+    assert!(text.contains("objects new"), "{text}");
+    assert!(place.run(&["image", "list", "--repo", "other"]).done().contains("copied"));
+    let json = place.run(&["repo", "copy", "repo", "--all", "--repo", "other", "--json"]).json();
+    assert_eq!((json["objects_copied"].as_u64(), json["names"].as_u64()), (Some(0), Some(0)));
+    assert!(place.run(&["repo", "fsck", "--repo", "other"]).done().ends_with("nothing is wrong\n"));
+    let message = place.run(&["repo", "copy", "repo", "nothing", "--repo", "other"]).failed(1);
+    assert_eq!(
+        message,
+        "error: cannot copy nothing from repo\n  caused by: there is no image \"nothing\" in the repository\n  \
+         hint: see what is there with: osupdate image list --repo repo\n"
+    );
+    place.run(&["repo", "copy", "repo", "--repo", "other"]).failed(2);
+}

@@ -1,5 +1,6 @@
 //! What is interrupted.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use osupdate_core::oci::{Layout, Platform, PullOptions, pull as pull_image, unta
 use osupdate_core::repository::{Repository, Verity};
 
 use crate::Scenario;
-use crate::directory::temporary;
+use crate::directory::{copy, temporary};
 
 /// A place with an empty repository `repo` and two layouts, `bA` and `bB`, of images that share a configuration.
 fn place() -> tempfile::TempDir {
@@ -32,7 +33,8 @@ fn pulled(place: &Path, layout: &str, bootable: bool) {
 }
 
 fn scenario(start: tempfile::TempDir, arguments: &[&str]) -> Scenario {
-    Scenario { start, arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() }
+    let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    Scenario { start, arguments, damaged: false }
 }
 
 pub(crate) fn init() -> Scenario {
@@ -63,6 +65,45 @@ pub(crate) fn collection() -> Scenario {
     untag(&open(place.path()), "bB").unwrap();
     open(place.path()).put_object(b"an object that nothing needs").unwrap();
     scenario(place, &["repo", "gc", "--repo", "@/repo"])
+}
+
+/// Two objects are bad; another repository has them.
+pub(crate) fn repair() -> Scenario {
+    let place = place();
+    pulled(place.path(), "bA", true);
+    let objects = place.path().join("repo/objects");
+    copy(&place.path().join("repo"), &place.path().join("other"));
+    let mut directories: Vec<_> = fs::read_dir(objects).unwrap().map(|entry| entry.unwrap().path()).collect();
+    directories.sort();
+    for directory in &directories[..2] {
+        for entry in fs::read_dir(directory).unwrap() {
+            fs::write(entry.unwrap().path(), b"bad").unwrap();
+        }
+    }
+    Scenario { damaged: true, ..scenario(place, &["repo", "fsck", "--repair", "@/other", "--repo", "@/repo"]) }
+}
+
+/// From a repository of the other algorithm.
+pub(crate) fn copying() -> Scenario {
+    let place = place();
+    let path = place.path().join("other");
+    Repository::init(&path, Algorithm::Sha256, Verity::Unverified).unwrap();
+    let source = Layout::open(&place.path().join("bA"), None, &Platform::host()).unwrap();
+    let options = PullOptions { bootable: true, tag: Some("a"), ..PullOptions::default() };
+    pull_image(&Repository::open(&path).unwrap(), &source, &options, &Silent).unwrap();
+    scenario(place, &["repo", "copy", "@/other", "a", "--repo", "@/repo"])
+}
+
+#[test]
+fn copying_from_another_repository() {
+    copying().survives_being_killed();
+    copying().survives_errors();
+}
+
+#[test]
+fn a_repair() {
+    repair().survives_being_killed();
+    repair().survives_errors();
 }
 
 #[test]

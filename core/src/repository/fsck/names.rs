@@ -60,7 +60,10 @@ impl Repository {
         };
         let data = match self.read_object(&digest) {
             Ok(data) => data,
-            Err(error) => return finding(FindingKind::StreamOpenFailed, chain(&error)),
+            Err(error) => {
+                report.find_bad(FindingKind::StreamOpenFailed, path, digest, Some(chain(&error)));
+                return Ok(false);
+            }
         };
         if !must_be_stream && !is_splitstream(&data) {
             return Ok(true);
@@ -72,9 +75,14 @@ impl Repository {
         let mut good = true;
         for object in stream.object_refs() {
             if self.open_named(object)?.is_none() {
-                good = finding(FindingKind::MissingObjectRef, object.to_string())?;
+                report.find_bad(FindingKind::MissingObjectRef, path, *object, Some(object.to_string()));
+                good = false;
             }
         }
+        let mut finding = |kind, detail| {
+            report.find(kind, path, Some(detail));
+            Ok::<_, FileError>(false)
+        };
         let mut merged_size = 0_u64;
         for chunk in stream.chunks() {
             match chunk {
@@ -91,7 +99,8 @@ impl Repository {
         }
         for (label, target) in stream.named_refs() {
             if self.open_named(target)?.is_none() {
-                report.find(FindingKind::MissingNamedRef, path, Some(format!("{label}: {target}")));
+                let detail = format!("{label}: {target}");
+                report.find_bad(FindingKind::MissingNamedRef, path, *target, Some(detail));
                 good = false;
             } else {
                 good &= self.check_stream(&format!("{path}: {label}"), *target, false, opened, report)?;
@@ -122,8 +131,14 @@ impl Repository {
         }
         let image = match self.read_object(&digest) {
             Ok(image) => image,
-            Err(error @ ObjectError::File(_)) => return finding(FindingKind::ImageReadFailed, chain(&error)),
-            Err(error) => return finding(FindingKind::ImageOpenFailed, chain(&error)),
+            Err(error) => {
+                let kind = match error {
+                    ObjectError::File(_) => FindingKind::ImageReadFailed,
+                    _ => FindingKind::ImageOpenFailed,
+                };
+                report.find_bad(kind, path, digest, Some(chain(&error)));
+                return Ok(false);
+            }
         };
         let objects = match erofs::objects(&image) {
             Ok(objects) => objects,
@@ -132,7 +147,8 @@ impl Repository {
         let mut good = true;
         for object in objects {
             if self.open_named(&object)?.is_none() {
-                good = finding(FindingKind::ImageMissingObject, object.to_string())?;
+                report.find_bad(FindingKind::ImageMissingObject, path, object, Some(object.to_string()));
+                good = false;
             }
         }
         Ok(good)
@@ -156,6 +172,7 @@ impl Repository {
                 Ok(Some(digest)) if self.open_named(&digest)?.is_some() => Some(digest),
                 Ok(digest) => {
                     let detail = digest.map(|digest| digest.to_string());
+                    report.bad_objects.extend(digest.filter(|digest| digest.algorithm() == self.algorithm()));
                     report.find(FindingKind::BrokenSymlink, &path, detail);
                     None
                 }
@@ -199,7 +216,10 @@ impl Repository {
         let name = target.rsplit('/').next().unwrap_or_default();
         match self.first_level(namespace, name) {
             Ok(Some(_)) => {}
-            Ok(None) => report.find(FindingKind::BrokenSymlink, path, Some(name.to_owned())),
+            Ok(None) => {
+                report.missing_names.insert((namespace, name.to_owned()));
+                report.find(FindingKind::BrokenSymlink, path, Some(name.to_owned()));
+            }
             Err(error) => report.find(FindingKind::BrokenSymlink, path, Some(chain(&error))),
         }
     }

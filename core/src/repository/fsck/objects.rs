@@ -44,6 +44,7 @@ impl Repository {
             report.objects_checked += part.objects_checked;
             report.objects_corrupted += part.objects_corrupted;
             report.findings.extend(part.findings);
+            report.bad_objects.extend(part.bad_objects);
         }
         Ok(())
     }
@@ -55,13 +56,17 @@ impl Repository {
             let rest = String::from_utf8_lossy(&rest);
             let path = format!("{directory}/{rest}");
             report.objects_checked += 1;
-            let checked = match format!("{prefix}{rest}").parse::<Digest>() {
-                Ok(digest) if digest.algorithm() == self.algorithm() => self.check_object(&path, &digest),
-                _ => Err((FindingKind::ObjectInvalidName, None)),
-            };
-            if let Err((kind, detail)) = checked {
-                report.objects_corrupted += 1;
-                report.find(kind, &path, detail);
+            match format!("{prefix}{rest}").parse::<Digest>() {
+                Ok(digest) if digest.algorithm() == self.algorithm() => {
+                    if let Err((kind, detail)) = self.check_object(&path, &digest) {
+                        report.objects_corrupted += 1;
+                        report.find_bad(kind, &path, digest, detail);
+                    }
+                }
+                _ => {
+                    report.objects_corrupted += 1;
+                    report.find(FindingKind::ObjectInvalidName, &path, None);
+                }
             }
         }
         Ok(())
