@@ -26,8 +26,10 @@ use crate::splitstream::{self, Chunk, Chunks, ContentType, ReadError, Writer};
 use crate::tar::{self, FormatError, Input, SparseMap};
 use crate::tree::Content;
 
-/// Most bytes between two stored files, which have to be kept in memory; half a million headers.
-const INLINE_RUN_MAX_BYTES: u64 = 256 << 20;
+/// Most bytes between two stored files: as many headers and small files as an image may have.
+const INLINE_RUN_MAX_BYTES: u64 = 4 << 30;
+/// Most bytes of a layer, its stored files apart, after compression: they are in memory until the layer ends.
+const HELD_MAX_BYTES: usize = 256 << 20;
 /// Bytes of contents copied at once.
 const COPY_BYTES: usize = 64 << 10;
 
@@ -75,6 +77,9 @@ pub enum LayerError {
     /// Too many entries without large contents in a row.
     #[error("the layer has more than {INLINE_RUN_MAX_BYTES} bytes between two files of more than 64 bytes")]
     InlineRun,
+    /// Headers and small files that do not compress.
+    #[error("the headers and small files of the layer have more than {HELD_MAX_BYTES} bytes after compression")]
+    Held,
     /// Contents cannot be written.
     #[error("cannot write to the repository")]
     Write(#[source] io::Error),
@@ -252,10 +257,13 @@ impl Input for Import<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let filled = self.fill(buffer)?;
         self.inline_run_bytes += filled as u64;
+        self.stream.inline(&buffer[..filled]);
         if self.inline_run_bytes > INLINE_RUN_MAX_BYTES {
             return Err(LayerError::InlineRun);
         }
-        self.stream.inline(&buffer[..filled]);
+        if self.stream.held_bytes() > HELD_MAX_BYTES {
+            return Err(LayerError::Held);
+        }
         Ok(filled)
     }
 

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::apply::TreeBuilder;
 use super::digest::ContentDigest;
 use super::layer::{self, LayerError, StoredLayerError};
+use super::proof;
 use super::store::layer_name;
 use crate::digest::Digest;
 use crate::observer::Observer;
@@ -160,6 +161,7 @@ pub fn import_layer(
         LayerError::BlobDigest { actual } => ImportLayerError::Digest { diff_id: *diff_id, actual },
         source => ImportLayerError::Layer { diff_id: *diff_id, source },
     })?;
+    proof::remember(repository, &stream, diff_id);
     let name = layer_name(diff_id);
     repository.publish_streams(&[(name.clone(), stream)])?;
     Ok((name, stream))

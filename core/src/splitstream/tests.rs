@@ -232,3 +232,37 @@ fn inline_bytes_are_compressed() {
     let data = writer.finish().unwrap();
     assert!(data.len() < 2000, "{}", data.len());
 }
+
+/// Long runs are compressed before they end; what is read is one chunk all the same.
+#[test]
+fn long_inline_runs_take_little_memory() {
+    let object = digest(1);
+    let noise = |len: usize, seed: u32| -> Vec<u8> {
+        let mut state = seed;
+        let step = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..len).map(step).collect()
+    };
+    let mut writer = Writer::new(Algorithm::Sha256, ContentType::Layer).unwrap();
+    let runs = [noise(5, 1), noise((1 << 20) - 1, 2), noise(1 << 20, 3), noise(3_500_000, 4), vec![b'z'; 40 << 20]];
+    for run in &runs {
+        writer.external(object, 6).unwrap();
+        for piece in run.chunks(300_000) {
+            writer.inline(piece);
+        }
+    }
+    assert!(writer.held_bytes() < 8 << 20, "{}", writer.held_bytes());
+    let reader = Reader::new(writer.finish().unwrap(), Algorithm::Sha256).unwrap();
+    let total: usize = runs.iter().map(|run| run.len() + 6).sum();
+    assert_eq!(reader.merged_size(), total as u64);
+    let mut merged: Vec<Vec<u8>> = Vec::new();
+    for chunk in reader.chunks() {
+        match chunk.unwrap() {
+            Chunk::External(_) => merged.push(Vec::new()),
+            Chunk::Inline(bytes) => merged.last_mut().unwrap().extend(bytes),
+        }
+    }
+    assert!(merged == runs);
+}

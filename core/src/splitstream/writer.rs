@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
+use std::mem;
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
@@ -13,15 +14,22 @@ use crate::digest::{Algorithm, Digest};
 /// zstd's default level. Level, frame header and order of the sections are those of cfsctl, so that both tools write
 /// the same bytes for the same configuration and neither re-points the other's stream names.
 const LEVEL: i32 = 0;
+/// Inline bytes that are kept as they are until the chunk ends. Longer runs are kept compressed, in a frame of their own.
+const RUN_BYTES: usize = 1 << 20;
 
 /// Builds a split stream; the large parts must be in the repository before the result is stored.
 ///
-/// Adjacent inline bytes become one chunk. Refs keep the order of their first use.
+/// Adjacent inline bytes become one chunk. Its length comes before it and is known after it, so that a long run is held
+/// back, but compressed. Refs keep the order of their first use.
 pub struct Writer {
     algorithm: Algorithm,
     content_type: ContentType,
     stream: Encoder<'static, Vec<u8>>,
     inline: Vec<u8>,
+    /// The run that has become too long for `inline`, while `stream` has nothing but its start.
+    long_run: Option<LongRun>,
+    /// Why compressing failed, told by the next call that can fail.
+    failure: Option<io::Error>,
     merged_size: u64,
     object_refs: Refs,
     stream_refs: Refs,
@@ -36,6 +44,13 @@ impl std::fmt::Debug for Writer {
             .field("named_refs", &self.named_refs.keys())
             .finish_non_exhaustive()
     }
+}
+
+struct LongRun {
+    /// The frames before it.
+    before: Vec<u8>,
+    /// Bytes of it that are in the encoder.
+    bytes: u64,
 }
 
 /// Unique digests in order of first use.
@@ -66,6 +81,8 @@ impl Writer {
             content_type,
             stream: Encoder::new(Vec::new(), LEVEL)?,
             inline: Vec::new(),
+            long_run: None,
+            failure: None,
             merged_size: 0,
             object_refs: Refs::default(),
             stream_refs: Refs::default(),
@@ -76,6 +93,17 @@ impl Writer {
     /// Appends bytes that are stored in the stream itself.
     pub fn inline(&mut self, bytes: &[u8]) {
         self.inline.extend_from_slice(bytes);
+        if self.inline.len() >= RUN_BYTES
+            && let Err(error) = self.compress_run()
+        {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// Bytes in memory, refs apart.
+    pub fn held_bytes(&self) -> usize {
+        let before = self.long_run.as_ref().map_or(0, |run| run.before.len());
+        self.inline.len() + before + self.stream.get_ref().len()
     }
 
     /// Appends a whole object of `size` bytes.
@@ -156,7 +184,41 @@ impl Writer {
         Ok(out)
     }
 
+    /// Compresses what there is of a run whose end is not known yet.
+    fn compress_run(&mut self) -> io::Result<()> {
+        if self.long_run.is_none() {
+            let before = mem::replace(&mut self.stream, Encoder::new(Vec::new(), LEVEL)?).finish()?;
+            self.long_run = Some(LongRun { before, bytes: 0 });
+        }
+        self.stream.write_all(&self.inline)?;
+        if let Some(run) = &mut self.long_run {
+            run.bytes += self.inline.len() as u64;
+        }
+        self.inline.clear();
+        Ok(())
+    }
+
+    /// Ends a long run: a frame with its length goes before its own.
+    fn flush_long_run(&mut self) -> io::Result<()> {
+        self.compress_run()?;
+        let Some(LongRun { before, bytes }) = self.long_run.take() else { return Ok(()) };
+        let run = mem::replace(&mut self.stream, Encoder::new(Vec::new(), LEVEL)?).finish()?;
+        let mut length = Encoder::new(before, LEVEL)?;
+        length.write_all(&(-(bytes as i64)).to_le_bytes())?;
+        let mut frames = length.finish()?;
+        frames.extend_from_slice(&run);
+        self.stream = Encoder::new(frames, LEVEL)?;
+        self.merged_size += bytes;
+        Ok(())
+    }
+
     fn flush_inline(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        if self.long_run.is_some() {
+            return self.flush_long_run();
+        }
         if self.inline.is_empty() {
             return Ok(());
         }
