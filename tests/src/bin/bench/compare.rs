@@ -11,7 +11,7 @@ use osupdate_tests::{layout, tool};
 
 use crate::input::{Input, TAG};
 use crate::measure::{Series, measure};
-use crate::programs::{Program, Programs, digest_ours};
+use crate::programs::{DIGEST, Program, Programs};
 use crate::say;
 
 /// One kind of work.
@@ -105,7 +105,7 @@ pub(crate) fn all(programs: &Programs, input: &Input, work: &Path, runs: usize) 
         rows.push(row(name, &sides, work, runs, Side::init, |side| side.import(&layout))?);
         agree(&sides)?;
     }
-    rows.push(digests(programs, input, work, runs)?);
+    rows.extend(digests(programs, input, work, runs)?);
     rows.push(row("fsck", &sides, work, runs, |_| Ok(()), Side::fsck)?);
     rows.push(row("gc, dry run", &sides, work, runs, |_| Ok(()), Side::gc_dry_run)?);
 
@@ -141,30 +141,42 @@ fn row<'a>(
     Ok(Row { name, figures })
 }
 
-/// The digest of a directory needs no repository.
-fn digests(programs: &Programs, input: &Input, work: &Path, runs: usize) -> Result<Row> {
+/// The digest of a directory needs no repository: as cfsctl has it for an OCI image, and as mkcomposefs has it for the
+/// directory as it is.
+fn digests(programs: &Programs, input: &Input, work: &Path, runs: usize) -> Result<Vec<Row>> {
     let tree = input.tree();
-    let mut commands = Vec::new();
-    if programs.digests_directories {
-        commands.push(("osupdate", digest_ours(&programs.osupdate, &tree)));
-    }
-    if let Some(cfsctl) = &programs.cfsctl {
-        let mut command = cfsctl.command(["--no-repo", "--hash", "sha512", "compute-id"]);
+    let ours = programs.digests_directories.then_some(&programs.osupdate);
+    let cfsctl = programs.cfsctl.as_ref();
+    let mkcomposefs = programs.mkcomposefs.as_ref();
+    let with = |name, program: Option<&Program>, args: &[&str]| {
+        let mut command = program?.command(args);
         command.arg(&tree);
-        commands.push(("cfsctl", command));
+        Some((name, command))
+    };
+    let like_oci =
+        [with("osupdate", ours, &DIGEST), with("cfsctl", cfsctl, &["--no-repo", "--hash", "sha512", "compute-id"])];
+    let as_it_is_ours = [&DIGEST[..], &["--digest", "sha256", "--format", "v0", "--no-transform"]].concat();
+    let as_it_is = [
+        with("osupdate", ours.filter(|_| mkcomposefs.is_some()), &as_it_is_ours),
+        with("mkcomposefs", mkcomposefs, &["--print-digest-only"]),
+    ];
+    let mut rows = Vec::new();
+    for (name, commands) in [("digest of the directory, SHA-512", like_oci), ("the same as it is, SHA-256", as_it_is)] {
+        let mut commands: Vec<_> = commands.into_iter().flatten().collect();
+        if !commands.is_empty() {
+            rows.push(digest_row(name, &mut commands, work, runs)?);
+        }
     }
-    if let Some(mkcomposefs) = &programs.mkcomposefs {
-        let mut command = mkcomposefs.command(["--print-digest-only"]);
-        command.arg(&tree);
-        commands.push(("mkcomposefs", command));
-    }
-    let name = "digest of the directory";
+    Ok(rows)
+}
+
+fn digest_row(name: &'static str, commands: &mut [(&'static str, Command)], work: &Path, runs: usize) -> Result<Row> {
     say(name);
+    // Also reads the tree into the page cache.
+    let digests = commands.iter_mut().map(|(_, command)| tool::run(command)).collect::<Result<Vec<_>>>()?;
+    let agree = digests.windows(2).all(|pair| pair[0].trim() == pair[1].trim());
+    ensure!(agree, "the programs make different digests of the directory: {digests:?}");
     let mut figures: Vec<_> = commands.iter().map(|(name, _)| (*name, Series::default())).collect();
-    if let Some((_, first)) = commands.first() {
-        // Reads the tree into the page cache.
-        measure(first, work)?;
-    }
     for _ in 0..runs {
         for ((_, command), (_, series)) in commands.iter().zip(&mut figures) {
             series.0.push(measure(command, work)?);

@@ -37,7 +37,7 @@ use crate::report::Report;
 Environment:
   BENCH_RUNS   runs of each figure, if --runs is not given
   OSUPDATE     the osupdate to time; default: release/osupdate in the target directory
-  CFSCTL, MKCOMPOSEFS, COMPOSEFS_INFO
+  CFSCTL, MKCOMPOSEFS
                the other programs; default: those on PATH"
 )]
 struct Args {

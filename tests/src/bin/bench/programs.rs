@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use osupdate_tests::images::target;
 use osupdate_tests::tool;
 
+/// The command for the digest of a directory.
+pub(crate) const DIGEST: [&str; 4] = ["image", "digest", "--quiet", "--hex"];
+
 /// What is there. Repositories are made without fs-verity by all of them, so that file systems and kernels without it will do.
 #[derive(Debug)]
 pub(crate) struct Programs {
@@ -45,15 +48,17 @@ impl Programs {
     pub(crate) fn find(work: &Path) -> Result<Self> {
         let ours = env::var_os("OSUPDATE").map_or_else(|| target().join("release/osupdate"), PathBuf::from);
         let osupdate = Program::probe(ours).context("osupdate is not built: cargo build --release -p osupdate")?;
-        let cfsctl = peer("CFSCTL", "cfsctl")?;
+        let cfsctl = peer("CFSCTL", "cfsctl").map(Program::probe).transpose()?;
         if let Some(cfsctl) = &cfsctl {
             let known = cfsctl.version.starts_with("cfsctl 0.9.");
             ensure!(known, "{} is {}, the options are those of 0.9", cfsctl.path.display(), cfsctl.version);
         }
-        let mkcomposefs = peer("MKCOMPOSEFS", "mkcomposefs")?;
+        // It does not tell its version.
+        let version = "mkcomposefs".to_owned();
+        let mkcomposefs = peer("MKCOMPOSEFS", "mkcomposefs").map(|path| Program { path, version });
         let empty = work.join("probe");
         fs::create_dir_all(empty.join("usr"))?;
-        let digests_directories = tool::run(&mut digest_ours(&osupdate, &empty)).is_ok();
+        let digests_directories = tool::run(&mut osupdate.command(DIGEST).arg(&empty)).is_ok();
         if !digests_directories {
             eprintln!("bench: this osupdate cannot tell the digest of a directory: that row is left out");
         }
@@ -61,24 +66,14 @@ impl Programs {
     }
 }
 
-/// The command for the digest of a directory, as an OCI image of it would have it.
-pub(crate) fn digest_ours(osupdate: &Program, tree: &Path) -> Command {
-    let mut command = osupdate.command(["image", "digest", "--quiet"]);
-    command.arg(tree);
-    command
-}
-
-/// A program that need not be there: named by a variable, or on PATH.
-fn peer(variable: &str, name: &str) -> Result<Option<Program>> {
-    let path = match env::var_os(variable) {
-        Some(path) => Some(PathBuf::from(path)),
-        None => env::split_paths(&env::var_os("PATH").unwrap_or_default())
-            .map(|directory| directory.join(name))
-            .find(|path| path.is_file()),
-    };
-    let Some(path) = path else {
+/// Where a program is that need not be there: named by a variable, or on PATH.
+fn peer(variable: &str, name: &str) -> Option<PathBuf> {
+    let path = env::var_os(variable).map(PathBuf::from).or_else(|| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
+    });
+    if path.is_none() {
         eprintln!("bench: {name} is neither on PATH nor named by {variable}: its figures are left out");
-        return Ok(None);
-    };
-    Program::probe(path).map(Some)
+    }
+    path
 }

@@ -108,7 +108,7 @@ impl Report {
             );
         }
         println!(
-            "Setting: SHA-512 (mkcomposefs: SHA-256), no fs-verity for any program, warm cache, disk idle at the start"
+            "Setting: SHA-512 unless said otherwise, no fs-verity for any program, warm cache, disk idle at the start"
         );
         if !self.rows.is_empty() {
             self.print_rows();
