@@ -22,7 +22,6 @@ const PACKAGES: &[&str] = &[
     "libreoffice-calc-nogui",
     "linux-image-amd64",
     "postgresql",
-    "python3-pandas",
     "python3-scipy",
     "vim",
 ];
