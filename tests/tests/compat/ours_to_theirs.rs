@@ -105,6 +105,19 @@ fn it_restores_layers_and_documents() {
 }
 
 #[test]
+fn it_copies_the_image_into_a_repository_of_its_own() {
+    in_every_kind(|cfsctl, place, kind| {
+        let (ours, theirs) = (place.repository(cfsctl, "ours", kind), place.repository(cfsctl, "theirs", kind));
+        let image = ours::pull(&ours, &place.image_a(), TAG, true);
+        cfsctl.run(&theirs, &["oci", "copy", TAG, "--from", ours.to_str().unwrap(), "--name", "copy"]);
+        cfsctl.assert_clean(&theirs);
+        ours::assert_clean(&theirs);
+        let copy = ours::assert_complete(&theirs, "copy");
+        assert_eq!((copy.manifest_digest, copy.image), (image.manifest_digest, image.image), "{kind:?}");
+    });
+}
+
+#[test]
 fn it_mounts_the_image() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can mount");
