@@ -58,7 +58,7 @@ impl Programs {
         let mkcomposefs = peer("MKCOMPOSEFS", "mkcomposefs").map(|path| Program { path, version });
         let empty = work.join("probe");
         fs::create_dir_all(empty.join("usr"))?;
-        let digests_directories = tool::run(&mut osupdate.command(DIGEST).arg(&empty)).is_ok();
+        let digests_directories = tool::run(osupdate.command(DIGEST).arg(&empty)).is_ok();
         if !digests_directories {
             eprintln!("bench: this osupdate cannot tell the digest of a directory: that row is left out");
         }
