@@ -13,7 +13,7 @@ pub struct FileSystem {
     verity_hint: &'static str,
 }
 
-const OTHER_HINT: &str = "put the repository on ext4, btrfs or f2fs, or make it without fs-verity";
+const OTHER_HINT: &str = "put the repository on ext4, btrfs or f2fs";
 
 /// Magic numbers of `linux/magic.h`.
 const KNOWN: [(u64, FileSystem); 9] = [

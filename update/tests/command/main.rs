@@ -9,6 +9,7 @@ mod json_forms;
 mod layout;
 mod list_all;
 mod man_pages;
+mod odd_places;
 mod place;
 mod real;
 mod repo;

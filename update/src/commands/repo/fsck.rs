@@ -108,7 +108,16 @@ impl Args {
         let options = FsckOptions { metadata_only: self.metadata_only };
         let checked = repository.fsck(&options, &*context.observer)?;
         context.observer.event(Event::Step("checking tagged images"));
-        Ok((checked, verify_images(repository)?))
+        let of_images = match verify_images(repository) {
+            // The refs are in disorder, which was found already.
+            Err(error) if !checked.is_clean() => {
+                let text = format!("the tagged images are not checked: {:#}", anyhow::Error::new(error));
+                context.observer.event(Event::Warning(&text));
+                Vec::new()
+            }
+            result => result?,
+        };
+        Ok((checked, of_images))
     }
 
     /// Repairs and checks again, as long as that brings anything: what is restored may lead to more that is missing.
