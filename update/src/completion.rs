@@ -71,12 +71,43 @@ pub(crate) fn images() -> ArgValueCompleter {
     })
 }
 
+/// Completes what commands take that look at any image: one of the repository, a path, a reference.
+pub(crate) fn subjects() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        if current.as_bytes().starts_with(OCI_PREFIX) {
+            return references().complete(current);
+        }
+        let named = if is_path(current) { Vec::new() } else { images().complete(current) };
+        named.into_iter().chain(PathCompleter::any().complete(current)).collect()
+    })
+}
+
+/// Words that can be nothing but a path.
+fn is_path(word: &OsStr) -> bool {
+    [&b"/"[..], b"./", b"../"].iter().any(|prefix| word.as_bytes().starts_with(prefix))
+}
+
 /// Completes the diff_id of a layer.
 pub(crate) fn layers() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         names(current, |repository, _, names| {
             let streams = repository.stream_names()?.into_iter();
             names.extend(streams.filter_map(|name| name.strip_prefix("oci-layer-").map(str::to_owned)));
+            Ok(())
+        })
+    })
+}
+
+/// Completes what may be kept in a repository: tags, streams, EROFS images, refs.
+pub(crate) fn kept() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        names(current, |repository, _, names| {
+            names.extend(oci::list(repository)?.into_iter().map(|(tag, _)| tag));
+            names.extend(repository.stream_names()?);
+            names.extend(repository.image_digests()?.iter().map(ToString::to_string));
+            for namespace in [Namespace::Streams, Namespace::Images] {
+                names.extend(repository.refs(namespace)?.into_iter().map(|(name, _)| format!("refs/{name}")));
+            }
             Ok(())
         })
     })

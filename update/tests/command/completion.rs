@@ -93,6 +93,12 @@ fn what_the_scripts_are_told_is_one_candidate_per_line() {
     let ask = |words: &[&str]| place.run_bare(&[&["complete", "--"], words].concat()).done();
     assert_eq!(ask(&["osupdate", "image", "untag", "--repo", "repo", "t"]), "test\n");
     assert_eq!(ask(&["/usr/bin/osupdate", "image", "--repo=repo", "tag", "t"]), "test\n");
+    // Any image: names and paths; only paths where nothing else can be meant.
+    assert_eq!(ask(&["osupdate", "image", "dump", "--repo", "repo", "te"]), "test\n");
+    assert_eq!(ask(&["osupdate", "image", "dump", "--repo", "repo", "re"]), "repo/\n");
+    assert_eq!(ask(&["osupdate", "image", "diff", "--repo", "repo", "test", "./im"]), "./image/\n");
+    assert_eq!(ask(&["osupdate", "image", "fsck", "--repo", "repo", "oci:im"]), "oci:image\n");
+    assert!(ask(&["osupdate", "repo", "why", "--repo", "repo", "oci-l"]).starts_with("oci-layer-sha256:"));
     // A layout is complete as it is; other directories go on.
     assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "oci:im"]), "oci:image\n");
     assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "oci:re"]), "oci:repo/\n");

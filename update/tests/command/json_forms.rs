@@ -74,15 +74,29 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     let diff_id = inspected["config"]["rootfs"]["diff_ids"][1].as_str().unwrap().to_owned();
     run("image layer", &[&diff_id]);
     run("repo gc", &["--dry-run"]);
+    run("repo why", &["test"]);
     let digest = pulled["image_digest"].as_str().unwrap();
     let object = place.path().join(format!("repo/objects/{}/{}", &digest[..2], &digest[2..]));
     fs::copy(&object, place.path().join("image.erofs")).unwrap();
+    fs::create_dir_all(place.path().join("tree/usr")).unwrap();
+    fs::write(place.path().join("tree/usr/file"), "x").unwrap();
+    run("image create", &["./tree", "name"]);
+    run("image diff", &["./tree", "test"]);
+    run("image dump", &["./tree"]);
+    run("image mkfs", &["./tree", "tree.erofs"]);
+    let mut damaged = fs::read(place.path().join("tree.erofs")).unwrap();
+    damaged.truncate(4096);
+    fs::write(place.path().join("damaged.erofs"), damaged).unwrap();
+    run("image fsck", &["./damaged.erofs"]);
     // Findings, for their form.
     fs::remove_file(&object).unwrap();
     fs::write(&object, "damaged").unwrap();
     run("repo fsck", &[]);
     fs::copy(place.path().join("image.erofs"), &object).unwrap();
 
+    drop(place.run_bare(&["repo", "init", "--unverified", "--repo", "other"]).done());
+    let copied = place.run_bare(&["repo", "copy", "repo", "test", "--repo", "other", "--json"]).json();
+    seen.push(("repo copy", copied));
     let layer = place.command(&["image", "layer", &diff_id, "--repo", "repo"]).output().unwrap();
     fs::write(place.path().join("layer.tar"), layer.stdout).unwrap();
     for (command, argument, input) in

@@ -10,6 +10,7 @@ mod layout;
 mod list_all;
 mod man_pages;
 mod odd_places;
+mod peer_table;
 mod place;
 mod real;
 mod repo;

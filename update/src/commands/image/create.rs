@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use clap::ValueHint;
 use osupdate_core::Digest;
 use osupdate_core::boot::{BootOptions, transform_for_boot};
 use osupdate_core::erofs;
@@ -27,6 +28,7 @@ Examples:
   osupdate image create ./rootfs --bootable")]
 pub(super) struct Args {
     /// The directory
+    #[arg(value_hint = ValueHint::DirPath)]
     directory: PathBuf,
 
     /// Name to keep the image by: a ref, which may have slashes

@@ -12,6 +12,7 @@ use super::subject::{Kind, Loader, Subject, find};
 use super::tree_options::TreeOptions;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::Outcome;
 use report::{Report, Side};
 
@@ -28,9 +29,11 @@ Examples:
   osupdate image diff ./sealed.erofs ./rootfs --bootable")]
 pub(super) struct Args {
     /// One image
+    #[arg(add = completion::subjects())]
     left: String,
 
     /// The other image
+    #[arg(add = completion::subjects())]
     right: String,
 
     /// Compare directories and images in layers in the form that is booted: with /boot and /sysroot empty

@@ -31,7 +31,7 @@ Examples:
   osupdate image digest ./image.dump --format v0 --digest sha256")]
 pub(super) struct Args {
     /// Tag or digest of an image in the repository; a directory, dumpfile or EROFS file; or - for standard input
-    #[arg(group = "what", add = completion::images())]
+    #[arg(group = "what", add = completion::subjects())]
     image: Option<String>,
 
     /// Fetch this image for the purpose, into a temporary repository below $TMPDIR or /var/tmp

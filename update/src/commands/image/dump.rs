@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::bail;
+use clap::ValueHint;
 use osupdate_core::tree::{Content, Directory, Entry, LeafKind, Tree};
 use osupdate_core::{Algorithm, dumpfile};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use super::subject::Loader;
 use super::tree_options::TreeOptions;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::Outcome;
 use crate::output::write_stdout;
 
@@ -28,9 +30,11 @@ Examples:
   osupdate image dump ./rootfs --objects /usr/bin/bash")]
 pub(super) struct Args {
     /// Tag or digest of an image in the repository; a directory, dumpfile or EROFS file; a reference; - for standard input
+    #[arg(add = completion::subjects())]
     image: String,
 
     /// Only these paths, and what is below them
+    #[arg(value_hint = ValueHint::Other)]
     paths: Vec<PathBuf>,
 
     /// The form that is booted: with /boot and /sysroot empty

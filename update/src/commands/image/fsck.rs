@@ -11,6 +11,7 @@ use super::open;
 use super::subject::{Place, find, looks_like_image, read_file};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Check an EROFS file, or the EROFS images of a stored image
@@ -25,6 +26,7 @@ Examples:
   osupdate image fsck docker://registry.example.com/os:1.2")]
 pub(super) struct Args {
     /// An EROFS file, or tag or digest of an image in the repository
+    #[arg(add = completion::subjects())]
     image: String,
 }
 

@@ -12,6 +12,7 @@ use super::subject::{Kind, Loader};
 use super::tree_options::{TreeOptions, parse_format};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::Outcome;
 use crate::output::write_stdout;
 
@@ -27,6 +28,7 @@ Examples:
   osupdate image mkfs ./old.erofs new.erofs --format v1")]
 pub(super) struct Args {
     /// A dumpfile, directory or EROFS file; tag or digest of an image in the repository; a reference; - for standard input
+    #[arg(add = completion::subjects())]
     image: String,
 
     /// The file to write; - for standard output

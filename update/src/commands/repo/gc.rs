@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::system_roots::SystemRoots;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Remove everything from the repository that no tag, deployment or other ref needs
@@ -26,7 +27,7 @@ pub(super) struct Args {
     dry_run: bool,
 
     /// Keep this stream, image or object as if a ref stood for it; may be repeated
-    #[arg(long = "root", short = 'r', visible_alias = "keep", value_name = "NAME")]
+    #[arg(long = "root", short = 'r', visible_alias = "keep", value_name = "NAME", add = completion::kept())]
     roots: Vec<String>,
 
     #[command(flatten)]

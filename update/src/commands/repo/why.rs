@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::system_roots::SystemRoots;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Tell why something is kept in the repository: what needs it
@@ -24,10 +25,11 @@ Examples:
   osupdate repo why --in registry.example.com/os:1 /usr/bin/bash")]
 pub(super) struct Args {
     /// An object, by its digest or path; an image or stream, by its name; a tag. With --in: the path of a file
+    #[arg(add = completion::kept())]
     what: String,
 
     /// Look for the contents of a file of this image, a tag or digest
-    #[arg(long = "in", value_name = "IMAGE")]
+    #[arg(long = "in", value_name = "IMAGE", add = completion::images())]
     image: Option<String>,
 
     #[command(flatten)]
