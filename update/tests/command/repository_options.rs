@@ -1,8 +1,14 @@
 //! Which repository a command works on, and what it demands of it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::json;
 
-use crate::place::Place;
+use crate::docker_registry::have;
+use crate::place::{Place, Run};
 
 #[test]
 fn a_repository_of_the_user_is_made_and_found_below_home() {
@@ -32,7 +38,7 @@ fn demands_on_the_repository_are_enforced() {
 #[test]
 fn the_repository_of_the_system_is_only_there_on_such_systems() {
     let place = Place::new();
-    if std::path::Path::new("/sysroot").exists() {
+    if Path::new("/sysroot").exists() {
         println!("skipped: this is an osupdate system");
         return;
     }
@@ -41,5 +47,40 @@ fn the_repository_of_the_system_is_only_there_on_such_systems() {
         message,
         "error: this is not an osupdate system: there is no /sysroot\n  \
          hint: name the repository with --repo PATH, or take that of the user with --user\n"
+    );
+}
+
+#[test]
+fn users_other_than_root_read_what_they_may_and_are_told_what_they_may_not() {
+    if !have(&["setpriv"]) || !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can become somebody else");
+        return;
+    }
+    let place = Place::with_repository();
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    open(place.path());
+    // Where the program was built may be closed to others.
+    fs::copy(env!("CARGO_BIN_EXE_osupdate"), place.path().join("osupdate")).unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "./osupdate"]).args(arguments);
+        Run::of(command.current_dir(place.path()).env_clear().env("HOME", "/nonexistent"))
+    };
+    assert_eq!(
+        as_nobody(&["image", "list"]).failed(1),
+        "error: there is no repository at /nonexistent/.var/lib/composefs\n  \
+         hint: name the repository with --repo PATH, or make one with: osupdate repo init\n"
+    );
+    let message = as_nobody(&["image", "list", "--repo", "repo"]).failed(1);
+    assert!(
+        message.starts_with("error: cannot open repo\n") && message.ends_with("hint: run it as root\n"),
+        "{message}"
+    );
+    open(&place.path().join("repo"));
+    assert_eq!(as_nobody(&["image", "list", "--repo", "repo"]).done(), "no images\n");
+    assert_eq!(
+        as_nobody(&["image", "untag", "x", "--repo", "repo"]).failed(1),
+        "error: no permission to write to the repository repo\n  \
+         hint: run it as root, or work on a repository of your own: --user\n"
     );
 }
