@@ -287,10 +287,7 @@ impl Repository {
 
     /// The image formats to be written: first the default, which refs point at, then the others.
     pub fn image_formats(&self) -> Vec<Format> {
-        let formats = self.metadata.formats();
-        let extra = formats.extra.iter().filter(|extra| **extra != formats.default);
-        // Parsing has refused numbers that are no format.
-        std::iter::once(&formats.default).chain(extra).filter_map(|number| Format::from_number(*number)).collect()
+        self.metadata.formats().list()
     }
 
     /// The directory of the objects, for overlay mounts.

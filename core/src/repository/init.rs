@@ -13,6 +13,7 @@ use super::metadata::{FILE_NAME, Metadata, MetadataError};
 use super::temporary::Temporary;
 use super::{FileError, FileSystem, Repository, Verity, infer, open_directory, read_metadata, verity};
 use crate::digest::Algorithm;
+use crate::erofs::Format;
 
 /// What [`Repository::init`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,16 @@ pub enum InitError {
         /// What was asked for.
         wanted_verity: Verity,
     },
+    /// There is one that stores images in other formats.
+    #[error("the repository {} has images in {}, not in {}", path.display(), names(found), names(wanted))]
+    OtherFormats {
+        /// The directory.
+        path: PathBuf,
+        /// The formats it has, the default first.
+        found: Vec<Format>,
+        /// The formats that were asked for.
+        wanted: Vec<Format>,
+    },
     /// There is one whose `meta.json` cannot be used.
     #[error("the meta.json of the repository {} is refused", path.display())]
     Metadata {
@@ -67,6 +78,11 @@ pub enum InitError {
     File(#[from] FileError),
 }
 
+fn names(formats: &[Format]) -> String {
+    let names: Vec<String> = formats.iter().map(|format| format!("V{}", format.number())).collect();
+    names.join(" and ")
+}
+
 fn on_or_off(verity: Verity) -> &'static str {
     match verity {
         Verity::Required => "on",
@@ -80,6 +96,16 @@ impl Repository {
     /// `meta.json` is complete and, with [`Verity::Required`], sealed before it gets its name; it is never replaced. A
     /// directory with objects but without `meta.json` becomes a repository that goes on as it was.
     pub fn init(path: &Path, algorithm: Algorithm, verity: Verity) -> Result<InitOutcome, InitError> {
+        Self::init_with_formats(path, algorithm, verity, &[])
+    }
+
+    /// The same, for images in these formats, the default first. None: V1, or what the repository has that is there.
+    pub fn init_with_formats(
+        path: &Path,
+        algorithm: Algorithm,
+        verity: Verity,
+        formats: &[Format],
+    ) -> Result<InitOutcome, InitError> {
         let error = |action| move |source: io::Error| FileError { action, path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
             create_dir_all(parent).map_err(error("make the parent directories of"))?;
@@ -97,14 +123,23 @@ impl Repository {
                     Metadata::parse(&json).map_err(|source| InitError::Metadata { path: path.to_owned(), source })?;
                 let found_verity = if sealed.is_some() { Verity::Required } else { Verity::Unverified };
                 check_same(path, (found.algorithm, found_verity), (algorithm, verity))?;
+                let (there, wanted) = (found.formats(), Metadata::new(algorithm, formats).formats());
+                if !formats.is_empty() && there != wanted {
+                    let (found, wanted) = (there.list(), wanted.list());
+                    return Err(InitError::OtherFormats { path: path.to_owned(), found, wanted });
+                }
                 return Ok(InitOutcome::AlreadyThere);
             }
             let metadata = match infer(dir.as_fd()).map_err(error("read the objects of"))? {
                 Some(found) => {
                     check_same(path, found, (algorithm, verity))?;
-                    Metadata::before_metadata(algorithm)
+                    if formats.is_empty() {
+                        Metadata::before_metadata(algorithm)
+                    } else {
+                        Metadata::new(algorithm, formats)
+                    }
                 }
-                None => Metadata::new(algorithm),
+                None => Metadata::new(algorithm, formats),
             };
             if write_metadata(dir.as_fd(), path, &metadata, verity)? {
                 // The file, its name, the directory and its parents.

@@ -50,6 +50,13 @@ pub(super) struct Formats {
 impl Formats {
     /// What repositories without any mention of formats have.
     const OLD: Self = Self { default: 2, extra: Vec::new() };
+
+    /// All formats, the default first.
+    pub(super) fn list(&self) -> Vec<Format> {
+        let extra = self.extra.iter().filter(|extra| **extra != self.default);
+        // Parsing has refused numbers that are no format.
+        std::iter::once(&self.default).chain(extra).filter_map(|number| Format::from_number(*number)).collect()
+    }
 }
 
 /// Why a `meta.json` is refused.
@@ -71,13 +78,18 @@ pub enum MetadataError {
 }
 
 impl Metadata {
-    /// What a new repository gets: images in format V1.
-    pub(super) fn new(algorithm: Algorithm) -> Self {
+    /// What a new repository gets: images in these formats, the default first; V1 if there are none.
+    pub(super) fn new(algorithm: Algorithm, formats: &[Format]) -> Self {
+        let default = formats.first().map_or(1, |format| format.number());
+        let mut extra: Vec<u32> = formats.iter().map(|format| format.number()).filter(|n| *n != default).collect();
+        extra.sort_unstable();
+        extra.dedup();
+        let read_only_compatible = if default == 1 { vec![V1_EROFS.to_owned()] } else { Vec::new() };
         Self {
             version: VERSION,
             algorithm,
-            features: Features { read_only_compatible: vec![V1_EROFS.to_owned()], ..Features::default() },
-            erofs_formats: Some(Formats { default: 1, extra: Vec::new() }),
+            features: Features { read_only_compatible, ..Features::default() },
+            erofs_formats: Some(Formats { default, extra }),
         }
     }
 
@@ -169,8 +181,21 @@ mod tests {
 
     #[test]
     fn a_new_repository_has_the_bytes_of_cfsctl() {
-        assert_eq!(Metadata::new(Algorithm::Sha512).to_json().unwrap(), DEFAULT.as_bytes());
-        assert_eq!(Metadata::parse(DEFAULT.as_bytes()).unwrap(), Metadata::new(Algorithm::Sha512));
+        assert_eq!(Metadata::new(Algorithm::Sha512, &[]).to_json().unwrap(), DEFAULT.as_bytes());
+        assert_eq!(Metadata::parse(DEFAULT.as_bytes()).unwrap(), Metadata::new(Algorithm::Sha512, &[]));
+    }
+
+    #[test]
+    fn formats_that_were_asked_for_are_in_force() {
+        let formats = |wanted: &[Format]| {
+            let json = Metadata::new(Algorithm::Sha512, wanted).to_json().unwrap();
+            let Formats { default, extra } = Metadata::parse(&json).unwrap().formats();
+            (default, extra)
+        };
+        assert_eq!(formats(&[]), (1, vec![]));
+        assert_eq!(formats(&[Format::V2]), (2, vec![]));
+        assert_eq!(formats(&[Format::V2, Format::V1, Format::V2]), (2, vec![1]));
+        assert_eq!(formats(&[Format::V1, Format::V2]), (1, vec![2]));
     }
 
     #[test]

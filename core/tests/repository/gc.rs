@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use osupdate_core::Digest;
 use osupdate_core::observer::Silent;
 use osupdate_core::repository::{FsckOptions, GcError, GcOptions, GcReport, Namespace, Repository, Root};
+use osupdate_core::splitstream::{ContentType, Writer};
 
 use crate::fixture::{Recorder, Temporary, empty, files, of_cfsctl, put_image, put_stream};
 
@@ -214,4 +215,37 @@ fn the_handle_is_usable_after_a_collection() {
     put_stream(&temporary.repository, "later", b"later", &[]);
     let other = Repository::open(&temporary.path).unwrap();
     assert!(other.stream("later").unwrap().is_some());
+}
+
+/// A split stream as bootc up to 1.15 wrote it: the same with another order of the header.
+fn with_old_header(stream: &[u8]) -> Vec<u8> {
+    let (magic_and_version, flags, kind, info) = (&stream[..12], &stream[12..14], &stream[14..16], &stream[16..32]);
+    [info, flags, magic_and_version, kind, &stream[32..]].concat()
+}
+
+#[test]
+fn streams_of_other_programs_keep_their_children() {
+    let mut temporary = empty();
+    let repository = &temporary.repository;
+    let make = |name: &str, content_type, old: bool| {
+        let document = repository.put_object(format!("document of {name}").as_bytes()).unwrap();
+        let further = repository.put_object(format!("further object of {name}").as_bytes()).unwrap();
+        let child = put_stream(repository, &format!("child-of-{name}"), format!("child of {name}").as_bytes(), &[]);
+        let mut writer = Writer::new(repository.algorithm(), content_type).unwrap();
+        writer.external(document.digest, document.size_bytes).unwrap();
+        writer.object_ref(further.digest);
+        writer.named_ref("parent", child);
+        let stream = writer.finish().unwrap();
+        let stream = if old { with_old_header(&stream) } else { stream };
+        let digest = repository.put_object(&stream).unwrap().digest;
+        repository.publish_streams(&[(name.to_owned(), digest)]).unwrap();
+        repository.set_ref(Namespace::Streams, name, name).unwrap();
+    };
+    make("old", ContentType::Config, true);
+    make("ostree", ContentType::Other(u64::from_le_bytes(*b"ostreecm")), false);
+    make("unknown", ContentType::Other(7), true);
+    let report = gc(&mut temporary);
+    assert_eq!((report.objects_removed, report.streams_pruned), (0, 0));
+    // Each: itself, document, further object, child, document of the child.
+    assert_eq!(report.objects_kept, 15);
 }

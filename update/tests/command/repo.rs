@@ -160,3 +160,21 @@ fn images_are_copied_between_repositories() {
     );
     place.run(&["repo", "copy", "repo", "--repo", "other"]).failed(2);
 }
+
+#[test]
+fn repositories_store_images_in_the_formats_that_were_asked_for() {
+    let place = Place::new();
+    let init = |formats: &[&str]| {
+        let options = formats.iter().flat_map(|format| ["--format", format]);
+        let words: Vec<_> = ["repo", "init", "--unverified"].into_iter().chain(options).collect();
+        place.run(&words)
+    };
+    init(&["v2", "v1"]).done();
+    init(&["v2", "v1"]).done();
+    init(&[]).done();
+    let message = init(&["v1"]).failed(1);
+    assert!(message.starts_with("error: the repository repo has images in V2 and V1, not in V1\n"), "{message}");
+    place.run(&["image", "pull", "oci:image:1"]).done();
+    assert_eq!(std::fs::read_dir(place.path().join("repo/images")).unwrap().count(), 2);
+    init(&["v0"]).failed(2);
+}

@@ -1,5 +1,7 @@
 //! `osupdate repo init`
 
+use clap::ValueEnum;
+use osupdate_core::erofs::Format;
 use osupdate_core::repository::{InitError, InitOutcome, Repository, Verity};
 use serde::Serialize;
 
@@ -15,11 +17,34 @@ use crate::exit::{Outcome, ResultExt as _};
 #[command(after_help = "\
 Examples:
   osupdate repo init --repo /srv/composefs
-  osupdate repo init --repo /tmp/scratch --unverified --digest sha256")]
+  osupdate repo init --repo /tmp/scratch --unverified --digest sha256
+  osupdate repo init --repo /srv/both --format v1 --format v2")]
 pub(super) struct Args {
     /// Do without fs-verity: nobody notices if files in the repository change
     #[arg(long)]
     unverified: bool,
+
+    /// Format of the images that are stored; may be repeated, the first is what tags and boot entries get
+    #[arg(long, value_name = "FORMAT")]
+    format: Vec<FormatName>,
+}
+
+/// An image format that OCI images can be stored in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatName {
+    /// What mkcomposefs and cfsctl write today
+    V1,
+    /// What older bootc and cfsctl wrote
+    V2,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::V1 => Self::V1,
+            FormatName::V2 => Self::V2,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -35,14 +60,15 @@ impl Args {
         let path = repository.checked_path()?;
         let algorithm = repository.algorithm();
         let verity = if self.unverified { Verity::Unverified } else { Verity::Required };
-        let result = Repository::init(&path, algorithm, verity);
+        let formats: Vec<Format> = self.format.iter().map(|name| (*name).into()).collect();
+        let result = Repository::init_with_formats(&path, algorithm, verity, &formats);
         let outcome = match &result {
             Ok(outcome) => *outcome,
             Err(InitError::NoVerity { file_system, .. }) => {
                 let hint = format!("{}; or do without it: --unverified", file_system.verity_hint());
                 return result.hint(hint).map(|_| Outcome::Done);
             }
-            Err(InitError::Different { .. }) => {
+            Err(InitError::Different { .. } | InitError::OtherFormats { .. }) => {
                 return result
                     .hint("choose another directory, or leave the repository as it is")
                     .map(|_| Outcome::Done);
