@@ -28,8 +28,8 @@ use thiserror::Error;
 
 use crate::tree::{Content, INLINE_MAX, Stat};
 use header::{BLOCK_LEN, Extents, Header};
-pub use sparse::SparseMap;
 use sparse::{EXTENTS_MAX, Extent};
+pub use sparse::{HoleWrite, SparseMap};
 
 /// Most bytes of extension headers (long names, PAX records) before one entry.
 pub const EXTENSION_BYTES_MAX: u64 = 1 << 20;

@@ -1,10 +1,10 @@
 //! Objects: files named by their fs-verity digest.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, Write};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::{Mode, OFlags, fstat, ftruncate, openat};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -12,6 +12,7 @@ use super::temporary::Temporary;
 use super::{FileError, FileSystem, NotWritable, OBJECTS, Repository, Verity, make_directory, verity};
 use crate::digest::{Algorithm, Digest};
 use crate::fsverity::{self, Hasher};
+use crate::tar::HoleWrite;
 use crate::tree::Content;
 
 /// A writer keeps so many bytes in memory; only larger objects get a temporary file before their digest is known.
@@ -337,25 +338,54 @@ impl ObjectWriter<'_> {
     }
 }
 
+impl ObjectWriter<'_> {
+    /// Goes on in a file if so many more bytes are too many for memory; false if they are not.
+    fn spill(&mut self, more_bytes: u64) -> io::Result<bool> {
+        let State::Memory(bytes) = &mut self.state else { return Ok(true) };
+        if (bytes.len() as u64).saturating_add(more_bytes) <= SPILL_BYTES as u64 {
+            return Ok(false);
+        }
+        let objects = self.repository.objects_for_writing().map_err(|error| error.source)?;
+        let mut temporary = Temporary::create(objects)?;
+        temporary.write_all(bytes)?;
+        let mut hasher = match self.repository.verity() {
+            Verity::Required => None,
+            Verity::Unverified => Some(Hasher::new(self.repository.algorithm())),
+        };
+        if let Some(hasher) = &mut hasher {
+            hasher.update(bytes);
+        }
+        let size_bytes = bytes.len() as u64;
+        self.state = State::File { temporary, hasher, size_bytes };
+        Ok(true)
+    }
+}
+
+impl HoleWrite for ObjectWriter<'_> {
+    /// Appends zeros that take no room on the disk.
+    fn hole(&mut self, bytes: u64) -> io::Result<()> {
+        self.spill(bytes)?;
+        let (file, hasher, size_bytes) = match &mut self.state {
+            State::Memory(memory) => return memory.hole(bytes),
+            State::File { temporary, hasher, size_bytes } => (temporary.file(), hasher, size_bytes),
+        };
+        *size_bytes += bytes;
+        ftruncate(file, *size_bytes)?;
+        let mut file = file;
+        file.seek(SeekFrom::Start(*size_bytes))?;
+        match hasher {
+            Some(hasher) => hasher.hole(bytes),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Write for ObjectWriter<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.spill(buf.len() as u64)?;
         if let State::Memory(bytes) = &mut self.state {
-            if bytes.len() + buf.len() <= SPILL_BYTES {
-                bytes.extend_from_slice(buf);
-                return Ok(buf.len());
-            }
-            let objects = self.repository.objects_for_writing().map_err(|error| error.source)?;
-            let mut temporary = Temporary::create(objects)?;
-            temporary.write_all(bytes)?;
-            let mut hasher = match self.repository.verity() {
-                Verity::Required => None,
-                Verity::Unverified => Some(Hasher::new(self.repository.algorithm())),
-            };
-            if let Some(hasher) = &mut hasher {
-                hasher.update(bytes);
-            }
-            let size_bytes = bytes.len() as u64;
-            self.state = State::File { temporary, hasher, size_bytes };
+            bytes.extend_from_slice(buf);
+            return Ok(buf.len());
         }
         let State::File { temporary, hasher, size_bytes } = &mut self.state else { return Ok(0) };
         let written = temporary.write(buf)?;

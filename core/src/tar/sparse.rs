@@ -6,10 +6,32 @@
 
 use std::io::{self, Read, Write};
 
+use crate::fsverity::Hasher;
+
 /// Most extents of one file.
 pub(super) const EXTENTS_MAX: usize = 1 << 20;
 /// Zeros written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What can be written to with holes.
+pub trait HoleWrite: Write {
+    /// Writes zeros.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn hole(&mut self, mut bytes: u64) -> io::Result<()> {
+        while bytes > 0 {
+            let part = usize::try_from(bytes).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.write_all(&ZEROS[..part])?;
+            bytes -= part as u64;
+        }
+        Ok(())
+    }
+}
+
+impl HoleWrite for Vec<u8> {}
+
+impl HoleWrite for Hasher {}
 
 /// A part of a sparse file that is not a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,25 +79,16 @@ impl SparseMap {
     ///
     /// # Errors
     /// When `data` ends early, or something cannot be read or written.
-    pub fn expand(&self, data: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
+    pub fn expand(&self, data: &mut dyn Read, out: &mut dyn HoleWrite) -> io::Result<()> {
         let mut at = 0;
         for extent in &self.extents {
-            write_zeros(extent.offset - at, out)?;
+            out.hole(extent.offset - at)?;
             let copied = io::copy(&mut data.take(extent.len), out)?;
             if copied != extent.len {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             at = extent.offset + extent.len;
         }
-        write_zeros(self.size - at, out)
+        out.hole(self.size - at)
     }
-}
-
-fn write_zeros(mut count: u64, out: &mut dyn Write) -> io::Result<()> {
-    while count > 0 {
-        let part = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
-        out.write_all(&ZEROS[..part])?;
-        count -= part as u64;
-    }
-    Ok(())
 }
