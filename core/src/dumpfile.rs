@@ -30,5 +30,10 @@ pub fn escape_path(path: &[u8]) -> Vec<u8> {
     escaped
 }
 
+/// Appends the key or value of an extended attribute.
+pub(crate) fn escape_xattr(text: &[u8], out: &mut Vec<u8>) {
+    escape::escape(text, escape::Context::Xattr, out);
+}
+
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ mod overlay;
 mod plan;
 mod read;
 mod shared;
+mod stored;
 mod validate;
 mod write;
 mod xattr;
@@ -29,6 +30,7 @@ mod xattr;
 use zerocopy::FromBytes;
 
 pub use read::{ReadError, ReadProblem, objects, read};
+pub use stored::dump_stored;
 pub use validate::{WriteError, WriteProblem};
 pub use write::write;
 

@@ -41,6 +41,7 @@ pub use object::{ObjectError, ObjectWriter, StoredObject};
 pub use refs::{Namespace, RefError};
 pub use repair::{RepairError, RepairReport};
 pub use stream::StreamError;
+pub use verity::{enable as seal_file, measure as measure_file};
 pub use why::{Why, WhyStep};
 
 use std::collections::HashSet;

@@ -191,6 +191,34 @@ fn index_v2() {
     check_index("v2");
 }
 
+/// The reader of another project takes what we write: erofs-utils.
+#[test]
+fn images_pass_fsck_erofs() {
+    let fsck = |path: &Path| std::process::Command::new("fsck.erofs").arg(path).output();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    if let Err(error) = fsck(&path) {
+        assert!(std::env::var_os("OSUPDATE_REQUIRE_TOOLS").is_none(), "fsck.erofs: {error}");
+        println!("skipped: fsck.erofs: {error}");
+        return;
+    }
+    let mut failed = Vec::new();
+    let mut checked = 0;
+    for row in rows("INDEX.tsv").iter().filter(|row| matches!(row[2].as_str(), "v0" | "v1")) {
+        let Some(dump) = find(&row[1]) else { continue };
+        let format = if row[2] == "v0" { Format::V0 } else { Format::V1 };
+        let image = erofs::write(&dumpfile::parse(&load(&dump)).unwrap(), format).unwrap();
+        fs::write(&path, image).unwrap();
+        let output = fsck(&path).unwrap();
+        checked += 1;
+        if !output.status.success() {
+            failed.push(format!("{} {}: {}", row[0], row[2], String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    println!("{checked} images");
+    assert!(checked > 0 && failed.is_empty(), "{} of {checked} failed:\n{}", failed.len(), failed.join("\n"));
+}
+
 #[test]
 fn images_are_read_and_written_again() {
     let mut names: Vec<_> = fs::read_dir(own("images")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -16,7 +16,7 @@ const ATTEMPTS: u32 = 10;
 
 /// Seals a file. No writable descriptor of it may be left in this process. `EEXIST` counts as success: the caller
 /// measures anyway.
-pub(super) fn enable(file: BorrowedFd<'_>, algorithm: Algorithm) -> io::Result<()> {
+pub fn enable(file: BorrowedFd<'_>, algorithm: Algorithm) -> io::Result<()> {
     let mut attempt = 0;
     loop {
         let error = match fsverity::enable(file, algorithm.kernel_id()) {
@@ -36,7 +36,7 @@ pub(super) fn enable(file: BorrowedFd<'_>, algorithm: Algorithm) -> io::Result<(
 }
 
 /// The digest that a file is sealed with; `None` if it is not.
-pub(super) fn measure(file: BorrowedFd<'_>) -> io::Result<Option<Digest>> {
+pub fn measure(file: BorrowedFd<'_>) -> io::Result<Option<Digest>> {
     match fsverity::measure(file) {
         Ok((number, bytes)) => u8::try_from(number)
             .ok()
