@@ -5,6 +5,7 @@
 #   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
 #                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is
 #   make build    the two programs; `make install` puts them, units, dracut module, completions and manual pages below DESTDIR
+#   make install-composefs-tools   names the program also mkcomposefs, composefs-info and mount.composefs
 #   make deps     the Debian packages that all of this needs (as root)
 
 CARGO ?= cargo
@@ -24,7 +25,7 @@ OSUPDATE ?= $(CARGO_TARGET_DIR)/release/osupdate
 # flag would also hit the procedural macros.
 STATIC_TARGET := $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-.PHONY: bench build install deps demo test
+.PHONY: bench build install install-composefs-tools deps demo test
 
 build:
 	$(CARGO) build --release -p osupdate
@@ -42,6 +43,13 @@ install:
 	install -D -m 0644 -t $(DESTDIR)$(FISHDIR) update/src/completion/osupdate.fish
 	install -d $(DESTDIR)$(MANDIR)/man1
 	$(OSUPDATE) --quiet man-pages $(DESTDIR)$(MANDIR)/man1
+
+# Not part of `install`: the package composefs of the distribution has files of these names.
+install-composefs-tools:
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin
+	ln -sf osupdate $(DESTDIR)$(PREFIX)/bin/mkcomposefs
+	ln -sf osupdate $(DESTDIR)$(PREFIX)/bin/composefs-info
+	ln -sf ../bin/osupdate $(DESTDIR)$(PREFIX)/sbin/mount.composefs
 
 deps:
 	tests/install-deps

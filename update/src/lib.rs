@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod commands;
+mod compat;
 pub mod completion;
 pub mod exit;
 mod log;
@@ -23,7 +24,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 /// Runs the program with its arguments, the first of which is the name that it was called by.
+///
+/// Called as `mkcomposefs`, `composefs-info` or `mount.composefs`, or with one of these as the first argument, it is that
+/// program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if let Some((tool, arguments)) = compat::tool(&arguments) {
+        return tool.run(arguments);
+    }
     match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli.run(),
         Err(error) => exit::usage(&error),

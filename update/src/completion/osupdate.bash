@@ -25,7 +25,7 @@ _osupdate() {
     COMPREPLY=()
     while IFS=$'\t' read -r candidate _; do
         COMPREPLY+=("${candidate#"$prefix"}")
-    done < <("${1/#\~/$HOME}" complete -- "${words[@]}" 2>/dev/null)
+    done < <("${words[0]}" complete -- "${words[@]}" 2>/dev/null)
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[/=] ]]; then
         compopt -o nospace 2>/dev/null
     fi
