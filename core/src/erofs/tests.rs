@@ -104,3 +104,24 @@ fn attributes_cannot_be_multiplied_without_end() {
         other => panic!("{other}"),
     }
 }
+
+/// The image of `lines`, with the count in front of the first inode of this mode changed to `count`.
+fn with_xattr_count(lines: &str, mode: u16, count: u8) -> Vec<u8> {
+    let mut image = write(&tree(lines), Format::V1).unwrap();
+    let at = image.windows(2).position(|bytes| bytes == mode.to_le_bytes()).unwrap();
+    image[at - 2] = count;
+    image
+}
+
+#[test]
+fn attributes_that_kernels_do_not_read_are_refused() {
+    let message = |image: &[u8]| {
+        let error = read(image).unwrap_err();
+        format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+    };
+    let empty = message(&with_xattr_count("/a 0 100640 1 0 0 0 0.0 - - -\n", 0o100_640, 1));
+    assert!(empty.contains("/a") && empty.contains("header only"), "{empty}");
+    // Of the names that hide the object store, too, although they are not in the tree.
+    let hidden = with_xattr_count("", 0o20_644, 2);
+    assert!(message(&hidden).contains("/00"), "{}", message(&hidden));
+}

@@ -45,6 +45,8 @@ impl Inode {
         let inode_size = if extended { size_of::<ExtendedInode>() } else { size_of::<CompactInode>() };
         let xattrs_size = match usize::from(compact.xattr_count.get()) {
             0 => 0,
+            // The kernel reads no attributes of such an inode (EOPNOTSUPP), and overlayfs no inode without.
+            1 => return Err(ReadProblem::XattrEmpty),
             count => size_of::<XattrHeader>() + (count - 1) * 4,
         };
         image.get(at, inode_size + xattrs_size).ok_or_else(outside)?;

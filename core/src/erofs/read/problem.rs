@@ -88,6 +88,9 @@ pub enum ReadProblem {
     /// Extended attributes are not as their header says.
     #[error("extended attributes reach beyond their end")]
     XattrOutside,
+    /// A header of extended attributes with nothing behind it.
+    #[error("extended attributes have a header only, which kernels do not read")]
+    XattrEmpty,
     /// A shared extended attribute is not in the image.
     #[error("shared extended attribute {0} is outside of the image")]
     XattrShared(u32),

@@ -139,6 +139,8 @@ impl<'a, 'i> Walk<'a, 'i> {
             let v2 = self.image.format == Format::V2;
             if in_root && !v2 && overlay::is_stub_name(entry.name) {
                 self.budget.charge_inode(&inode)?;
+                // Not kept, but good: other readers look at them.
+                Attributes::read(self.image, &inode, &mut self.budget)?;
                 return Ok(Child::Stub);
             }
             if inode.nlink > 1 || !in_root && !v2 {
