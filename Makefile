@@ -2,6 +2,7 @@
 #
 #   make demo     builds a Debian image, installs it in a virtual machine, upgrades it, rolls back: with an account of each step
 #   make test     everything that CI runs
+#   make fuzz     looks for input that breaks a parser, FUZZ_SECONDS for each format (10 if not set)
 #   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
 #                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is
 #   make build    the two programs; `make install` puts them, units, dracut module, completions and manual pages below DESTDIR
@@ -25,7 +26,7 @@ OSUPDATE ?= $(CARGO_TARGET_DIR)/release/osupdate
 # flag would also hit the procedural macros.
 STATIC_TARGET := $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-.PHONY: bench build install install-composefs-tools deps demo test
+.PHONY: bench build install install-composefs-tools deps demo fuzz test
 
 build:
 	$(CARGO) build --release -p osupdate
@@ -60,6 +61,9 @@ demo: deps
 bench: deps
 	$(CARGO) build --release -p osupdate
 	$(CARGO) run --release -p osupdate-tests --bin bench -- $(BENCH_ARGS)
+
+fuzz: deps
+	fuzz/run
 
 test: deps
 	$(CARGO) fmt --all -- --check

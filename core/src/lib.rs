@@ -11,6 +11,8 @@ pub mod dumpfile;
 pub mod durable;
 pub mod erofs;
 pub mod fsverity;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod kernel_args;
 pub mod mount;
 pub mod observer;

@@ -3,7 +3,7 @@
 //! Knows the formats of OCI and Docker, but no network: an image comes from an [`ImageSource`]. One source is here, OCI
 //! image layouts in directories ([`Layout`]).
 
-mod apply;
+pub(crate) mod apply;
 mod artifact;
 mod copy;
 mod decompress;
@@ -11,7 +11,7 @@ mod digest;
 mod label;
 mod layer;
 mod layout;
-mod manifest;
+pub(crate) mod manifest;
 mod offer;
 mod proof;
 mod pull;

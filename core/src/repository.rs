@@ -16,7 +16,7 @@ mod init;
 mod link;
 mod lock;
 mod merged;
-mod metadata;
+pub(crate) mod metadata;
 mod object;
 mod refs;
 mod repair;

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osupdate-initramfs", &["osupdate-core", "osupdate-record"]),
     ("osupdate", &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-record"]),
     ("osupdate-tests", &["osupdate-core"]),
+    ("osupdate-fuzz", &["osupdate-core"]),
 ];
 
 /// Crates that have no place in an initramfs.

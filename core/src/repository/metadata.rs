@@ -15,7 +15,7 @@ const V1_EROFS: &str = "v1_erofs";
 
 /// Contents of `meta.json`. Fields that we do not know are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     version: u32,
     #[serde(with = "algorithm_name")]
     pub(super) algorithm: Algorithm,
@@ -98,7 +98,7 @@ impl Metadata {
         Self { version: VERSION, algorithm, features: Features::default(), erofs_formats: Some(Formats::OLD) }
     }
 
-    pub(super) fn parse(json: &[u8]) -> Result<Self, MetadataError> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, MetadataError> {
         let metadata: Self = serde_json::from_slice(json)?;
         if metadata.version > VERSION {
             return Err(MetadataError::Version(metadata.version));
@@ -117,7 +117,7 @@ impl Metadata {
     }
 
     /// Pretty JSON with a newline, byte for byte what cfsctl writes.
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
         Ok(json)
