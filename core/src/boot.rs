@@ -112,11 +112,18 @@ pub fn find_kernel(tree: &Tree) -> Result<Kernel, BootError> {
 }
 
 /// Variants of the boot form.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootOptions {
-    /// `/boot` and `/sysroot` take the nanoseconds of `/usr`'s time, too. cfsctl 0.9.0 copies the seconds only, later
-    /// releases both; the digests differ where `/usr` has nanoseconds.
+    /// `/boot` and `/sysroot` take the nanoseconds of `/usr`'s time, too. cfsctl 0.9.0 copies the seconds only, 0.9.4
+    /// both; the digests differ where `/usr` has nanoseconds.
     pub copy_nanoseconds: bool,
+}
+
+impl Default for BootOptions {
+    /// As the present releases of all tools have it.
+    fn default() -> Self {
+        Self { copy_nanoseconds: true }
+    }
 }
 
 /// Turns the tree of an image, as [`crate::transform::transform_for_oci`] leaves it, into its boot form.

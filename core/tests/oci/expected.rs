@@ -89,7 +89,7 @@ fn what_was_tried_is_told() {
     assert_eq!(expected, nothing);
     // V2 has no nanoseconds.
     assert_eq!(tried.len(), 6, "{text}");
-    assert!(text.contains("(V1, keep-user-xattrs, nanoseconds copied)"), "{text}");
+    assert!(text.contains("(V1, keep-user-xattrs, seconds only)"), "{text}");
     let other = fsverity::digest(Algorithm::Sha512, b"nothing");
     let error = pull(&repository, &image, &options(other), &Silent).unwrap_err();
     assert!(error.to_string().ends_with("is a sha512 digest, the repository has sha256"), "{error}");
@@ -107,7 +107,7 @@ fn extended_attributes_of_users_are_kept_in_the_boot_image_when_asked() {
     assert_ne!(first.boot_image, second.boot_image);
     assert_eq!(
         second.boot_image.unwrap(),
-        boot_digest(&repository, &second, XattrFilter::KeepUserXattrs, Format::V1, false)
+        boot_digest(&repository, &second, XattrFilter::KeepUserXattrs, Format::V1, true)
     );
     // Both are there, each for whoever asks for it.
     assert_eq!(pull(&repository, &image, &usual, &Silent).unwrap().boot_image, first.boot_image);

@@ -165,9 +165,10 @@ fn header(kind: EntryType, mode: u32) -> Header {
 
 fn base() -> Layer {
     let mut layer = Layer::new();
-    for path in
-        ["boot", "etc", "run", "run/lock", "sysroot", "usr", "usr/bin", "usr/lib", "usr/lib/modules", "usr/share"]
-    {
+    // What the root, /run, and in the boot form /boot and /sysroot take from it.
+    layer.pax(&[("mtime", b"1650000000.25")]);
+    layer.directory("usr");
+    for path in ["boot", "etc", "run", "run/lock", "sysroot", "usr/bin", "usr/lib", "usr/lib/modules", "usr/share"] {
         layer.directory(path);
     }
     layer.directory("usr/lib/modules/6.1.0");

@@ -56,7 +56,7 @@ pub struct TriedImage {
 
 impl fmt::Display for TriedImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanoseconds = if self.copy_nanoseconds { ", nanoseconds copied" } else { "" };
+        let nanoseconds = if self.copy_nanoseconds { "" } else { ", seconds only" };
         write!(f, "{} (V{}, {}{nanoseconds})", self.digest, self.format.number(), self.xattrs.name())
     }
 }
@@ -147,8 +147,9 @@ impl Pull<'_> {
         };
         let mut tried: Vec<TriedImage> = Vec::new();
         for xattrs in filters {
-            let mut tree = self.tree(layers, xattrs)?;
-            for copy_nanoseconds in [false, true] {
+            let original = self.tree(layers, xattrs)?;
+            for copy_nanoseconds in [true, false] {
+                let mut tree = original.clone();
                 transform_for_boot(self.repository, &mut tree, &BootOptions { copy_nanoseconds })?;
                 for format in &formats {
                     let image = erofs::write(&tree, *format)?;
