@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 /// Version of all JSON forms; see CLI.md. Fields may be added within a version, never renamed or removed.
@@ -64,13 +65,7 @@ impl Output {
 
 /// Writes bytes to standard output as they are: for files, not for people. A reader that went away is not an error.
 pub fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write to standard output"))
-        }
-        _ => Ok(()),
-    }
+    write_raw(|out| out.write_all(bytes).context("cannot write to standard output"))
 }
 
 /// Lets a function write to standard output as it likes: for data that is neither for people nor JSON.
@@ -78,7 +73,7 @@ pub fn write_stdout(bytes: &[u8]) -> anyhow::Result<()> {
 /// A reader that went away is not an error: the rest is not wanted.
 pub fn write_raw(write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut stdout = io::BufWriter::with_capacity(RAW_BYTES, io::stdout().lock());
-    let written = write(&mut stdout).and_then(|()| Ok(stdout.flush()?));
+    let written = write(&mut stdout).and_then(|()| stdout.flush().context("cannot write to standard output"));
     let gone = |error: &anyhow::Error| {
         let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
         causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)

@@ -16,24 +16,18 @@
 //! on a copy or a file system without attributes, the layer is just read again. It is no protection against those who can
 //! write to the repository's files: they can re-point names anyway.
 
-use std::fs::File;
-use std::io::{self, Read};
-
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use thiserror::Error;
 
 use super::digest::{ContentDigest, ContentHasher};
 use crate::digest::Digest;
-use crate::fsverity::Hasher;
-use crate::repository::{ObjectError, Repository, StreamError, Verity};
-use crate::splitstream::{Chunk, ReadError, Reader};
+use crate::repository::{MergeError, Repository, StreamError};
+use crate::splitstream::Reader;
 
 /// Name of the extended attribute.
 const ATTRIBUTE: &str = "user.osupdate.verified";
 /// Longest value that is read: more than any digest.
 const VALUE_MAX: usize = 256;
-/// Bytes read at once.
-const READ_BYTES: usize = 128 << 10;
 
 /// Why a stream is not what its name says.
 #[derive(Debug, Error)]
@@ -41,20 +35,9 @@ pub(crate) enum ProofError {
     /// The stream cannot be opened.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// The stream is malformed.
-    #[error("its split stream is damaged")]
-    Chunks(#[from] ReadError),
-    /// A part of it cannot be opened.
+    /// It, or a part of it, cannot be read or is damaged.
     #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// A part of it cannot be read.
-    #[error("cannot read object {digest}")]
-    Read {
-        /// The object.
-        digest: Digest,
-        /// Why.
-        source: io::Error,
-    },
+    Merge(#[from] MergeError),
     /// The contents are others.
     #[error("its contents have the digest {actual}")]
     Contents {
@@ -84,44 +67,7 @@ pub(crate) fn remember(repository: &Repository, stream: &Digest, claim: &Content
 /// Reads a stream with all its parts and compares the digest of the whole.
 pub(crate) fn prove(repository: &Repository, stream: &Reader, claim: &ContentDigest) -> Result<(), ProofError> {
     let mut hasher = ContentHasher::new(claim.algorithm());
-    let mut buffer = vec![0; READ_BYTES];
-    for chunk in stream.chunks() {
-        match chunk? {
-            Chunk::Inline(bytes) => hasher.update(&bytes),
-            Chunk::External(digest) => hash_object(repository, &digest, &mut hasher, &mut buffer)?,
-        }
-    }
+    repository.write_merged(stream, &mut hasher)?;
     let actual = hasher.finish();
     if actual == *claim { Ok(()) } else { Err(ProofError::Contents { actual }) }
-}
-
-/// Adds an object to a hash; in a repository without seals, checks at the same time that it is what its name says.
-fn hash_object(
-    repository: &Repository,
-    digest: &Digest,
-    hasher: &mut ContentHasher,
-    buffer: &mut [u8],
-) -> Result<(), ProofError> {
-    let mut file = File::from(repository.open_object(digest)?);
-    let mut unsealed = match repository.verity() {
-        Verity::Required => None,
-        Verity::Unverified => Some(Hasher::new(repository.algorithm())),
-    };
-    loop {
-        match file.read(buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-                if let Some(unsealed) = &mut unsealed {
-                    unsealed.update(&buffer[..n]);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(ProofError::Read { digest: *digest, source }),
-        }
-    }
-    match unsealed.map(Hasher::finish) {
-        Some(found) if found != *digest => Err(ObjectError::Mismatch { digest: *digest, found }.into()),
-        _ => Ok(()),
-    }
 }
