@@ -136,7 +136,7 @@ fn artifact(
     context.output.write(&json, |out| {
         writeln!(out, "{tag}")?;
         writeln!(out, "  manifest    {}", artifact.manifest_digest)?;
-        writeln!(out, "  artifact    {}", artifact.artifact_type)?;
+        writeln!(out, "  artifact    {}", artifact.artifact_type.escape_debug())?;
         writeln!(out, "  belongs to  {}", or_none(artifact.subject))
     })?;
     Ok(Outcome::Done)
