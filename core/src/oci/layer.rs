@@ -7,10 +7,15 @@
 //!
 //! The merged stream equals the uncompressed layer byte by byte, so its SHA-256 is the diff_id, which is verified here,
 //! as the blob's digest is: layers are found again by their diff_id and would otherwise poison other images.
+//!
+//! The thread of the layer reads, decompresses and hashes the archive. Its files are stored by the workers of an
+//! [`ObjectQueue`], and the split stream waits for their digests; only files that are too large for memory are stored by
+//! this thread. A layer in work needs a few MiB, whatever is in it, besides the window of its compression.
 
-use std::collections::HashSet;
-use std::io::{self, Read, Write};
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::TryRecvError;
 
 use thiserror::Error;
 
@@ -21,7 +26,7 @@ use super::manifest::BlobDescriptor;
 use crate::digest::Digest;
 use crate::fsverity::Hasher;
 use crate::observer::{Event, Observer};
-use crate::repository::{ObjectError, Repository, StreamError};
+use crate::repository::{ObjectError, ObjectQueue, PendingObject, Repository, StreamError};
 use crate::splitstream::{self, Chunk, Chunks, ContentType, ReadError, Writer};
 use crate::tar::{self, FormatError, Input, SparseMap};
 use crate::tree::Content;
@@ -30,8 +35,16 @@ use crate::tree::Content;
 const INLINE_RUN_MAX_BYTES: u64 = 4 << 30;
 /// Most bytes of a layer, its stored files apart, after compression: they are in memory until the layer ends.
 const HELD_MAX_BYTES: usize = 256 << 20;
+/// Most of these bytes that wait for digests of files before them.
+const WAITING_MAX_BYTES: usize = 4 << 20;
+/// Bytes that are decompressed at once; they stay in the processor's cache until they are hashed.
+const READ_BYTES: usize = 128 << 10;
 /// Bytes of contents copied at once.
-const COPY_BYTES: usize = 64 << 10;
+const COPY_BYTES: usize = 256 << 10;
+/// Files up to this size are read into memory and handed over.
+const HAND_OVER_MAX_BYTES: u64 = 1 << 20;
+/// Most files whose digests are waited for.
+const UNFINISHED_MAX: usize = 1024;
 
 /// Why a layer was not imported.
 #[derive(Debug, Error)]
@@ -150,14 +163,14 @@ pub(crate) struct LayerSource<'a> {
 ///
 /// Nothing but objects is left behind when it fails. Gives up soon after `stop` is set.
 pub(crate) fn import(
-    repository: &Repository,
+    queue: &ObjectQueue<'_>,
     layer: &LayerSource<'_>,
     bytes: Box<dyn Read + Send + '_>,
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Digest, LayerError> {
     let blob = Blob::new(bytes, layer.blob, layer.id, stop, observer);
-    import_blob(repository, layer, blob)
+    import_blob(queue, layer, blob)
 }
 
 /// Reads a layer that is not compressed and whose size nobody knows, and stores it as [`import`] does.
@@ -174,18 +187,24 @@ pub(crate) fn import_stream(
     let what = format!("layer {}", diff_id.short());
     observer.event(Event::Started { id: &id, what: &what, total_bytes: None });
     let blob = Blob::new(bytes, &blob, &id, stop, observer).of_unknown_size();
-    let stream = import_blob(repository, &layer, blob)?;
+    let stream = repository.with_queue(|queue| import_blob(queue, &layer, blob))?;
     observer.event(Event::Finished { id: &id });
     Ok(stream)
 }
 
-fn import_blob(repository: &Repository, layer: &LayerSource<'_>, blob: Blob<'_>) -> Result<Digest, LayerError> {
+fn import_blob(queue: &ObjectQueue<'_>, layer: &LayerSource<'_>, blob: Blob<'_>) -> Result<Digest, LayerError> {
+    let decoder = Decoder::new(layer.compression, blob).map_err(LayerError::Decompress)?;
+    let repository = queue.repository();
     let import = Import {
-        repository,
+        queue,
         blob: layer.blob,
-        decoder: Decoder::new(layer.compression, blob).map_err(LayerError::Decompress)?,
+        decoder: BufReader::with_capacity(READ_BYTES, decoder),
         hasher: ContentHasher::new(layer.diff_id.algorithm()),
         stream: Writer::new(repository.algorithm(), ContentType::Layer).map_err(LayerError::Write)?,
+        unfinished: VecDeque::new(),
+        last: None,
+        inline: Vec::new(),
+        waiting_bytes: 0,
         inline_run_bytes: 0,
     };
     let mut reader = tar::Reader::new(import);
@@ -196,7 +215,7 @@ fn import_blob(repository: &Repository, layer: &LayerSource<'_>, blob: Blob<'_>)
             Err(LayerError::Format(error)) => {
                 // An archive that looks cut or damaged may be a blob that is.
                 let import = reader.input();
-                return Err(match import.decoder.blob().fault(&layer.blob.digest) {
+                return Err(match import.blob().fault(&layer.blob.digest) {
                     Some(fault) => import.fault(fault, io::ErrorKind::InvalidData.into()),
                     None => error.into(),
                 });
@@ -204,46 +223,138 @@ fn import_blob(repository: &Repository, layer: &LayerSource<'_>, blob: Blob<'_>)
             Err(error) => return Err(error),
         }
     }
-    let import = reader.finish()?;
-    if let Some(fault) = import.decoder.blob().fault(&layer.blob.digest) {
+    let mut import = reader.finish()?;
+    if let Some(fault) = import.blob().fault(&layer.blob.digest) {
         return Err(import.fault(fault, io::ErrorKind::InvalidData.into()));
     }
-    let actual = import.hasher.finish();
+    let actual = import.hasher.clone().finish();
     if actual != *layer.diff_id {
         return Err(LayerError::DiffId { expected: *layer.diff_id, actual });
     }
+    import.write_all()?;
     let stream = import.stream.finish().map_err(LayerError::Write)?;
     Ok(repository.put_object(&stream)?.digest)
 }
 
+/// A part of the split stream that cannot be written before the digest is known.
+struct Unfinished {
+    /// What comes before the file.
+    inline: Vec<u8>,
+    size_bytes: u64,
+    object: Object,
+}
+
+enum Object {
+    Stored(Digest),
+    HandedOver(PendingObject),
+}
+
 struct Import<'a> {
-    repository: &'a Repository,
+    queue: &'a ObjectQueue<'a>,
     blob: &'a BlobDescriptor,
-    decoder: Decoder<'a>,
+    decoder: BufReader<Decoder<'a>>,
     hasher: ContentHasher,
+    /// Written up to the first file whose digest is not known.
     stream: Writer,
+    unfinished: VecDeque<Unfinished>,
+    /// The last file in the stream.
+    last: Option<Digest>,
+    /// What came after the last file, unless it is in the stream.
+    inline: Vec<u8>,
+    /// Bytes there and before files that are unfinished.
+    waiting_bytes: usize,
+    /// Bytes since the last file.
     inline_run_bytes: u64,
 }
 
 impl Import<'_> {
+    fn blob(&self) -> &Blob<'_> {
+        self.decoder.get_ref().blob()
+    }
+
     /// Reads and hashes the next bytes; fewer than asked for only at the end.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.decoder.read(&mut buffer[filled..]) {
+            let end = buffer.len().min(filled + READ_BYTES);
+            match self.decoder.read(&mut buffer[filled..end]) {
                 Ok(0) => break,
-                Ok(n) => filled += n,
+                Ok(n) => {
+                    self.hasher.update(&buffer[filled..filled + n]);
+                    filled += n;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(match self.decoder.blob().fault(&self.blob.digest) {
+                    return Err(match self.blob().fault(&self.blob.digest) {
                         Some(fault) => self.fault(fault, error),
                         None => LayerError::Decompress(error),
                     });
                 }
             }
         }
-        self.hasher.update(&buffer[..filled]);
         Ok(filled)
+    }
+
+    /// Writes what can be written; waits until no more than `most` files are unfinished.
+    fn write_stream(&mut self, most: usize) -> Result<(), LayerError> {
+        while let Some(first) = self.unfinished.front() {
+            let digest = match &first.object {
+                Object::Stored(digest) => *digest,
+                // A queue that does not answer has panicked.
+                Object::HandedOver(stored) if self.unfinished.len() > most => {
+                    stored.recv().map_err(|_| LayerError::Stopped)??
+                }
+                Object::HandedOver(stored) => match stored.try_recv() {
+                    Ok(stored) => stored?,
+                    Err(TryRecvError::Empty) => return Ok(()),
+                    Err(TryRecvError::Disconnected) => return Err(LayerError::Stopped),
+                },
+            };
+            self.stream.inline(&first.inline);
+            self.waiting_bytes -= first.inline.len();
+            self.stream.external(digest, first.size_bytes).map_err(LayerError::Write)?;
+            self.last = Some(digest);
+            self.unfinished.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Waits for all files, and writes what came after them too.
+    fn write_all(&mut self) -> Result<(), LayerError> {
+        self.write_stream(0)?;
+        self.stream.inline(&self.inline);
+        self.inline.clear();
+        self.waiting_bytes = 0;
+        Ok(())
+    }
+
+    /// Reads a file that is not to be in memory as a whole, and stores it. `None`: the archive ended before.
+    fn store(&mut self, size: u64) -> Result<Option<Object>, LayerError> {
+        let mut object = self.queue.repository().new_object()?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut left = size;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            if self.fill(&mut buffer[..part])? < part {
+                return Ok(None);
+            }
+            object.write_all(&buffer[..part]).map_err(LayerError::Write)?;
+            left -= part as u64;
+        }
+        let stored = object.finish()?;
+        if stored.new {
+            self.queue.wrote(size);
+        }
+        Ok(Some(Object::Stored(stored.digest)))
+    }
+
+    /// Reads a file and hands it over. `None`: the archive ended before.
+    fn hand_over(&mut self, size: u64) -> Result<Option<Object>, LayerError> {
+        let mut data = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        if self.fill(&mut data)? < data.len() {
+            return Ok(None);
+        }
+        Ok(Some(Object::HandedOver(self.queue.put(data))))
     }
 
     fn fault(&self, fault: BlobFault, error: io::Error) -> LayerError {
@@ -257,9 +368,13 @@ impl Input for Import<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let filled = self.fill(buffer)?;
         self.inline_run_bytes += filled as u64;
-        self.stream.inline(&buffer[..filled]);
+        self.waiting_bytes += filled;
+        self.inline.extend_from_slice(&buffer[..filled]);
         if self.inline_run_bytes > INLINE_RUN_MAX_BYTES {
             return Err(LayerError::InlineRun);
+        }
+        if self.waiting_bytes > WAITING_MAX_BYTES {
+            self.write_all()?;
         }
         if self.stream.held_bytes() > HELD_MAX_BYTES {
             return Err(LayerError::Held);
@@ -267,28 +382,28 @@ impl Input for Import<'_> {
         Ok(filled)
     }
 
+    /// The result has no digest, as that may not be known yet; `expand` alone asks for it.
     fn contents(&mut self, size: u64) -> Result<Option<Content>, LayerError> {
-        let mut object = self.repository.new_object()?;
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut left = size;
-        while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            if self.fill(&mut buffer[..part])? < part {
-                return Ok(None);
-            }
-            object.write_all(&buffer[..part]).map_err(LayerError::Write)?;
-            left -= part as u64;
-        }
-        let digest = object.finish()?.digest;
-        self.stream.external(digest, size).map_err(LayerError::Write)?;
+        let object = if size <= HAND_OVER_MAX_BYTES { self.hand_over(size) } else { self.store(size) };
+        let Some(object) = object? else { return Ok(None) };
+        let inline = std::mem::take(&mut self.inline);
         self.inline_run_bytes = 0;
-        Ok(Some(Content::object(digest, size)))
+        self.unfinished.push_back(Unfinished { inline, size_bytes: size, object });
+        self.write_stream(UNFINISHED_MAX)?;
+        Ok(Some(Content::External { size, digest: None, payload: None }))
     }
 
     /// The whole file becomes an object too, which the stream keeps.
     fn expand(&mut self, data: Content, map: &SparseMap) -> Result<Content, LayerError> {
-        let mut object = self.repository.new_object()?;
-        map.expand(&mut *self.repository.open_content(&data)?, &mut object).map_err(LayerError::Write)?;
+        let repository = self.queue.repository();
+        self.write_stream(0)?;
+        let data = match (data, self.last) {
+            // What the stream ends with.
+            (Content::External { size, .. }, Some(digest)) => Content::object(digest, size),
+            (inline, _) => inline,
+        };
+        let mut object = repository.new_object()?;
+        map.expand(&mut *repository.open_content(&data)?, &mut object).map_err(LayerError::Write)?;
         let digest = object.finish()?.digest;
         self.stream.object_ref(digest);
         Ok(Content::object(digest, map.size()))

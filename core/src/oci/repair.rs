@@ -44,7 +44,9 @@ pub fn repair_from_image(
         let failed = |source| PullError::Layer { digest: blob.digest, source };
         let bytes = source.blob(blob).map_err(|error| failed(LayerError::Transfer(error.into())))?;
         let layer = LayerSource { blob, compression: *compression, diff_id, id: &id };
-        let stream = layer::import(repository, &layer, bytes, &AtomicBool::new(false), observer).map_err(failed)?;
+        let stream = repository
+            .with_queue(|objects| layer::import(objects, &layer, bytes, &AtomicBool::new(false), observer))
+            .map_err(failed)?;
         observer.event(Event::Finished { id: &id });
         if repository.stream(&layer_name(diff_id))? != Some(stream) {
             repository.publish_streams(&[(layer_name(diff_id), stream)])?;

@@ -13,11 +13,16 @@ use crate::oci::layer::{self, LayerError, LayerSource};
 use crate::oci::manifest::BlobDescriptor;
 use crate::oci::proof;
 use crate::oci::store::layer_name;
+use crate::repository::ObjectQueue;
 use crate::splitstream::ContentType;
 
 impl Pull<'_> {
     /// The split streams of all layers, those that are missing fetched now.
-    pub(super) fn layers(&self, diff_ids: &[ContentDigest]) -> Result<Vec<(ContentDigest, Digest)>, PullError> {
+    pub(super) fn layers(
+        &self,
+        diff_ids: &[ContentDigest],
+        objects: &ObjectQueue<'_>,
+    ) -> Result<Vec<(ContentDigest, Digest)>, PullError> {
         let mut streams = BTreeMap::new();
         let mut missing = Vec::new();
         let mut seen = BTreeSet::new();
@@ -50,7 +55,7 @@ impl Pull<'_> {
                         }
                         let id = blob.digest.to_string();
                         let layer = LayerSource { blob, compression, diff_id: &diff_id, id: &id };
-                        match self.fetch_layer(&layer, &stop) {
+                        match self.fetch_layer(&layer, objects, &stop) {
                             Ok(stream) => {
                                 lock(&done).insert(diff_id, stream);
                             }
@@ -70,11 +75,16 @@ impl Pull<'_> {
         Ok(diff_ids.iter().filter_map(|diff_id| Some((*diff_id, *streams.get(diff_id)?))).collect())
     }
 
-    fn fetch_layer(&self, layer: &LayerSource<'_>, stop: &AtomicBool) -> Result<Digest, LayerError> {
+    fn fetch_layer(
+        &self,
+        layer: &LayerSource<'_>,
+        objects: &ObjectQueue<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Digest, LayerError> {
         let (id, what, total_bytes) = (layer.id, layer_title(layer.blob), Some(layer.blob.size));
         self.observer.event(Event::Started { id, what: &what, total_bytes });
         let bytes = self.source.blob(layer.blob).map_err(|error| LayerError::Transfer(error.into()))?;
-        let stream = layer::import(self.repository, layer, bytes, stop, self.observer)?;
+        let stream = layer::import(objects, layer, bytes, stop, self.observer)?;
         proof::remember(self.repository, &stream, layer.diff_id);
         self.observer.event(Event::Finished { id });
         Ok(stream)
