@@ -70,3 +70,4 @@ test: deps
 	$(CARGO) clippy --workspace --all-targets --features osupdate-tests/vm -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	OSUPDATE_REQUIRE_TOOLS=1 $(CARGO) test --workspace --features osupdate-tests/vm
+	fuzz/run
