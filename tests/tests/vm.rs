@@ -83,7 +83,7 @@ fn installed_machine_boots_verified_upgrades_with_its_etc_and_var_rolls_back_and
 }
 
 #[test]
-fn flipped_byte_of_an_object_gives_an_io_error_and_one_of_the_image_refuses_the_boot() {
+fn flipped_byte_of_an_object_gives_an_io_error_until_repaired_and_one_of_the_image_refuses_the_boot() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let config = lab.installed("damaged", &registry, directory.path()).unwrap();
@@ -103,9 +103,28 @@ fn flipped_byte_of_an_object_gives_an_io_error_and_one_of_the_image_refuses_the_
     let fsck = machine.run("osupdate repo fsck 2>&1").unwrap();
     assert_eq!(fsck.status, 3, "{}", fsck.stdout);
     assert!(fsck.stdout.contains(&object["/composefs/objects/".len()..]), "{}", fsck.stdout);
+
+    // The running system fetches what is damaged, in its sealed repository. It has the damaged file open until it reboots.
+    let repair = format!("osupdate repo fsck --plain-http --repair {} 2>&1", reference());
+    let reply = machine.run_for(&repair, Duration::from_secs(300)).unwrap();
+    assert_eq!(reply.status, 0, "{}", reply.stdout);
+    let booted = status.booted.unwrap();
+    // Nothing that boots is garbage, not even without any tag.
+    machine.output("osupdate repo gc 2>&1").unwrap();
+    machine
+        .output(&format!(
+            "export COPY=/var/tmp/copy; osupdate repo init --repo $COPY && osupdate repo fsck --repo $COPY &&
+             osupdate repo copy --repo $COPY /sysroot/composefs {} && osupdate repo fsck --repo $COPY && rm -r $COPY",
+            booted.image.manifest_digest
+        ))
+        .unwrap();
+    machine.reboot().unwrap();
+    expect_running(&mut machine, "1").unwrap();
+    assert_eq!(machine.output("tr -d 1 < /usr/share/versions/large | wc -c").unwrap(), "0");
+    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
     machine.power_off().unwrap();
 
-    let id = status.booted.unwrap().id;
+    let id = booted.id;
     disk::flip_byte(&raw, &image_of(&id), 70_000).unwrap();
     let mut machine = Machine::start(&config).unwrap();
     let message = format!("expected the fs-verity digest {id}");
