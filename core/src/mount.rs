@@ -43,6 +43,8 @@ pub struct MountOptions {
     pub upper: Option<Upper>,
     /// Makes the mount read-only even if there is an upper directory.
     pub read_only: bool,
+    /// The user namespace, an open `/proc/PID/ns/user`, whose map the owners in the image go through.
+    pub id_map: Option<OwnedFd>,
 }
 
 /// The writable layer of an overlay: two empty directories, or those of an earlier mount, on one file system.
@@ -76,6 +78,9 @@ pub enum MountError {
     /// The kernel cannot mount files, and no loop device can be had.
     #[error("cannot attach the image to a loop device")]
     Loop(#[source] io::Error),
+    /// The kernel does not map the owners.
+    #[error("cannot map the owners in the image: linux 5.19 or later and a user namespace with a map are needed")]
+    IdMap(#[source] io::Error),
     /// The kernel's overlay knows no fs-verity.
     #[error("the overlay cannot check fs-verity digests: linux 6.6 or later is needed")]
     Verity(#[source] ContextError),
@@ -184,7 +189,13 @@ impl Repository {
         let file = self.open_image(image)?;
         let objects = self.objects_dir().map_err(MountError::Objects)?;
         let read_only = upper.is_none();
-        let options = MountOptions { source: format!("composefs:{image}"), verity: self.verity(), upper, read_only };
+        let options = MountOptions {
+            source: format!("composefs:{image}"),
+            verity: self.verity(),
+            upper,
+            read_only,
+            id_map: None,
+        };
         compose(file.as_fd(), &[objects.as_fd()], &options)
     }
 }
@@ -197,6 +208,9 @@ fn compose_by(
     layerings: &[Layering],
 ) -> Result<OwnedFd, MountError> {
     let erofs = mount_erofs(image, backings)?;
+    if let Some(user_namespace) = &options.id_map {
+        osupdate_sys::id_map::set(erofs.as_fd(), user_namespace.as_fd()).map_err(MountError::IdMap)?;
+    }
     mount_overlay(erofs.as_fd(), objects, options, layerings)
 }
 

@@ -88,6 +88,7 @@ impl Image {
             verity: self.verity,
             read_only: layers.is_none(),
             upper: layers.map(|layers| Upper { upper: layers.upper, work: layers.work }),
+            id_map: None,
         };
         mount::compose(self.file.as_fd(), &[objects.as_fd()], &options)
             .with_context(|| format!("cannot mount the image {}", self.digest))

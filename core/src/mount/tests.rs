@@ -61,7 +61,7 @@ fn stat(mode: u16) -> Stat {
 
 fn options(upper: Option<Upper>) -> MountOptions {
     let read_only = upper.is_none();
-    MountOptions { source: "composefs:test".to_owned(), verity: Verity::Unverified, upper, read_only }
+    MountOptions { source: "composefs:test".to_owned(), verity: Verity::Unverified, upper, read_only, id_map: None }
 }
 
 fn compose_only(

@@ -30,6 +30,7 @@ Supported options:
   rw                     Read/write
   upperdir               Overlayfs upperdir
   workdir                Overlayfs workdir
+  idmap=PATH             Specify location of the user namespace whose id map is used
 ";
 
 const SPECS: [Spec; 2] = [("t", true), ("o", true)];
@@ -44,6 +45,8 @@ struct Wanted {
     read_only: bool,
     upper: Option<PathBuf>,
     work: Option<PathBuf>,
+    /// A `/proc/PID/ns/user`.
+    id_map: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &[OsString]) -> Result<(), Failure> {
@@ -101,7 +104,8 @@ impl Wanted {
                 (b"rw", None) => self.read_only = false,
                 (b"upperdir", Some(value)) => self.upper = Some(path(unescape(value))),
                 (b"workdir", Some(value)) => self.work = Some(path(unescape(value))),
-                (b"basedir" | b"digest" | b"upperdir" | b"workdir", None) => {
+                (b"idmap", Some(value)) => self.id_map = Some(path(unescape(value))),
+                (b"basedir" | b"digest" | b"upperdir" | b"workdir" | b"idmap", None) => {
                     let name = name.escape_ascii();
                     return Err(Failure::Message(format!("No value specified for {name} option")));
                 }
@@ -119,11 +123,12 @@ impl Wanted {
                 None => return Err("Image has no fs-verity".to_owned()),
             }
         }
-        let open = |path: &Path| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            openat(CWD, path, flags, Mode::empty())
+        let open_with = |path: &Path, flags: OFlags| {
+            openat(CWD, path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|errno| format!("{}: {}", path.display(), plain(&std::io::Error::from(errno))))
         };
+        let open = |path: &Path| open_with(path, OFlags::DIRECTORY);
+        let open_file = |path: &Path| open_with(path, OFlags::empty());
         let objects = self.base_dirs.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
         let objects: Vec<BorrowedFd<'_>> = objects.iter().map(|dir| dir.as_fd()).collect();
         let options = |verity| {
@@ -132,7 +137,8 @@ impl Wanted {
                 _ => None,
             };
             let read_only = self.read_only || upper.is_none();
-            Ok::<_, String>(MountOptions { source: "composefs".to_owned(), verity, upper, read_only })
+            let id_map = self.id_map.as_deref().map(open_file).transpose()?;
+            Ok::<_, String>(MountOptions { source: "composefs".to_owned(), verity, upper, read_only, id_map })
         };
         let verity = if self.verity || self.try_verity { Verity::Required } else { Verity::Unverified };
         match compose(image.as_fd(), &objects, &options(verity)?) {
@@ -184,6 +190,8 @@ mod tests {
         assert!(wanted.add(OsStr::new(r"rw,verity,upperdir=/u\,x,workdir=/w")).is_ok());
         assert_eq!(wanted.base_dirs, ["/a", "/b:c", "/d,e"].map(PathBuf::from));
         assert!(wanted.verity && !wanted.read_only && !wanted.try_verity);
+        assert!(wanted.add(OsStr::new("idmap=/proc/1/ns/user")).is_ok());
+        assert_eq!(wanted.id_map, Some("/proc/1/ns/user".into()));
         assert_eq!((wanted.upper, wanted.work), (Some("/u,x".into()), Some("/w".into())));
     }
 

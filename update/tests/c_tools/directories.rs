@@ -175,6 +175,14 @@ fn mounts() {
         "$OURS" mount.composefs -o basedir=store,upperdir=up\ per,workdir=work,ro image ours
         test -e ours/new
         if touch ours/newer 2> /dev/null; then exit 9; fi
+        umount ours
+        unshare --user sleep 60 & sleeper=$!
+        until [ "$(readlink /proc/$sleeper/ns/user)" != "$(readlink /proc/self/ns/user)" ]; do sleep 0.05; done
+        echo 0 1000000 65536 > /proc/$sleeper/uid_map
+        echo 0 1000000 65536 > /proc/$sleeper/gid_map
+        "$OURS" mount.composefs -o basedir=store,idmap=/proc/$sleeper/ns/user image ours
+        kill $sleeper
+        test "$(stat -c %u:%g ours)" = "$(stat -c '%u %g' source | { read u g; echo $((u + 1000000)):$((g + 1000000)); })"
     "#;
     let theirs = tools.c("mount.composefs");
     let words = [theirs.get_program()].into_iter().chain(theirs.get_args());

@@ -61,6 +61,7 @@ impl Args {
             verity: repository.verity(),
             upper,
             read_only: !self.read_write,
+            id_map: None,
         };
         let mounting = || format!("cannot mount {}", self.image);
         let image = repository.open_image(&digest).with_context(mounting)?;
