@@ -129,7 +129,7 @@ impl Causes {
             _ => false,
         };
         let directory_times = count(&|one| is_time(one) && one.directory && !nanoseconds_lost(one));
-        let file_times = count(&|one| is_time(one) && !one.directory);
+        let file_times = count(&|one| is_time(one) && !one.directory && !nanoseconds_lost(one));
         let owners = count(&|one| matches!(one.change, Change::Uid { .. } | Change::Gid { .. }));
 
         // The transformation gives / the metadata of /usr.

@@ -56,8 +56,10 @@ fn full(cfsctl: &Cfsctl, place: &Place, kind: Kind) -> PathBuf {
     handle.put_object(b"nobody needs this, and so it goes; it is long enough to be an object").unwrap();
     drop(handle);
 
-    // An image that is kept because it refers to another one.
-    let refs = repository.join("streams/refs/oci-referrers/sha256:0");
+    // An image that is kept because it refers to another one. (Where that is gone, we collect the referrer; cfsctl never does.)
+    let subject = fs::read_link(repository.join("streams/refs/oci/again")).unwrap();
+    let subject = subject.to_str().unwrap().strip_prefix("../../oci-manifest-").unwrap();
+    let refs = repository.join("streams/refs/oci-referrers").join(subject);
     fs::create_dir_all(&refs).unwrap();
     let artifact = image.manifest_digest.to_string();
     symlink(format!("../../../oci-manifest-{artifact}"), refs.join(&artifact)).unwrap();
