@@ -6,7 +6,7 @@
 
 mod object;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 
@@ -22,6 +22,8 @@ use crate::tree::{Content, LeafKind};
 
 /// Bytes that tell what an object is.
 const HEADER_BYTES: u64 = 32;
+/// Most streams that lead from one to the next; images have three. Keeps the stack from being used up.
+const DEPTH_MAX: usize = 64;
 
 /// How to copy.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +76,12 @@ pub enum CopyError {
         digest: Digest,
         /// What is wrong.
         source: MarkError,
+    },
+    /// Streams name streams without end.
+    #[error("cannot copy {digest}: more than {DEPTH_MAX} streams lead from one to the next")]
+    Depth {
+        /// The first one that is too many.
+        digest: Digest,
     },
     /// An image cannot be written with other digests.
     #[error("cannot write image {digest} with digests of the other kind")]
@@ -155,8 +163,13 @@ pub(super) struct Copier<'a> {
     target: &'a Repository,
     source: &'a Repository,
     options: &'a CopyOptions,
-    /// Digests here by digests in the source.
+    /// Digests here by digests in the source: of what was copied with all that it leads to.
     done: HashMap<Digest, Digest>,
+    /// The same, of what was copied as the contents of a file. They may be those of a stream or image, which is then
+    /// something else: what that leads to is not here, and in a repository of another kind it has another digest.
+    leaves: HashMap<Digest, Digest>,
+    /// Streams that are being copied.
+    depth: usize,
     /// Images as they are here.
     images: Vec<Digest>,
     pub(super) report: CopyReport,
@@ -165,7 +178,8 @@ pub(super) struct Copier<'a> {
 impl<'a> Copier<'a> {
     pub(super) fn new(target: &'a Repository, source: &'a Repository, options: &'a CopyOptions) -> Self {
         let report = CopyReport::default();
-        Self { target, source, options, done: HashMap::new(), images: Vec::new(), report }
+        let (done, leaves) = (HashMap::new(), HashMap::new());
+        Self { target, source, options, done, leaves, depth: 0, images: Vec::new(), report }
     }
 
     /// Copies an object and everything that it leads to; returns its digest here.
@@ -174,9 +188,15 @@ impl<'a> Copier<'a> {
             return Ok(*done);
         }
         let copied = match self.kind(&digest)? {
-            Kind::Stream => self.copy_stream(digest)?,
+            Kind::Stream if self.depth == DEPTH_MAX => return Err(CopyError::Depth { digest }),
+            Kind::Stream => {
+                self.depth += 1;
+                let copied = self.copy_stream(digest)?;
+                self.depth -= 1;
+                copied
+            }
             Kind::Image => self.copy_image(digest)?,
-            Kind::Other => self.copy_object(&digest)?,
+            Kind::Other => self.copy_leaf(&digest)?,
         };
         self.done.insert(digest, copied);
         Ok(copied)
@@ -269,11 +289,11 @@ impl<'a> Copier<'a> {
 
     /// Copies an object that is not opened, whatever it looks like.
     fn copy_leaf(&mut self, digest: &Digest) -> Result<Digest, CopyError> {
-        if let Some(done) = self.done.get(digest) {
+        if let Some(done) = self.leaves.get(digest) {
             return Ok(*done);
         }
         let copied = self.copy_object(digest)?;
-        self.done.insert(*digest, copied);
+        self.leaves.insert(*digest, copied);
         Ok(copied)
     }
 
@@ -285,9 +305,14 @@ impl<'a> Copier<'a> {
         self.target.publish(Namespace::Images, &names)?;
         let mut streams = BTreeMap::new();
         for name in self.source.stream_names()? {
-            let Some(digest) = self.source.stream(&name)? else { continue };
-            if let Some(copied) = self.done.get(&digest) {
-                streams.insert(name, *copied);
+            match self.source.stream(&name) {
+                Ok(digest) => {
+                    if let Some(copied) = digest.and_then(|digest| self.done.get(&digest)) {
+                        streams.insert(name, *copied);
+                    }
+                }
+                // It is none of those that were copied by their names.
+                Err(error) => tracing::warn!("the name {name} in the source stands for nothing, ignoring it: {error}"),
             }
         }
         let new_streams = self.changed(Namespace::Streams, streams)?;
@@ -305,15 +330,18 @@ impl<'a> Copier<'a> {
         let mut changed = Vec::new();
         for (name, digest) in names {
             match self.target.first_level(namespace, &name)? {
-                Some(existing) if existing == digest || self.refers_to_as_much(&existing, &digest) => {}
+                Some(existing) if self.refers_to_as_much(&existing, &digest, &mut HashSet::new()) => {}
                 _ => changed.push((name, digest)),
             }
         }
         Ok(changed)
     }
 
-    /// Whether a stream that is here has all labels of another one.
-    fn refers_to_as_much(&self, existing: &Digest, new: &Digest) -> bool {
+    /// Whether a stream that is here has all labels of another one, and what it has there has all labels of that.
+    fn refers_to_as_much(&self, existing: &Digest, new: &Digest, seen: &mut HashSet<(Digest, Digest)>) -> bool {
+        if existing == new || !seen.insert((*existing, *new)) {
+            return true;
+        }
         let labels = |digest: &Digest| match self.target.references(*digest) {
             Ok(found) => Some(found),
             Err(error) => {
@@ -324,6 +352,10 @@ impl<'a> Copier<'a> {
         let (Some(existing), Some(new)) = (labels(existing), labels(new)) else { return false };
         let complete = existing.named.iter().map(|(_, digest)| digest).chain(&existing.objects);
         let mut complete = complete.map(|digest| matches!(self.target.has_object(digest), Ok(true)));
-        complete.all(|there| there) && new.named.iter().all(|(label, _)| existing.named.iter().any(|(l, _)| l == label))
+        let existing: HashMap<_, _> = existing.named.iter().map(|(label, digest)| (label, digest)).collect();
+        complete.all(|there| there)
+            && new.named.iter().all(|(label, new)| {
+                existing.get(label).is_some_and(|existing| self.refers_to_as_much(existing, new, seen))
+            })
     }
 }

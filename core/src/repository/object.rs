@@ -232,6 +232,20 @@ impl Repository {
         Ok(if good { Existing::Good } else { Existing::Damaged })
     }
 
+    /// Compares what has the name with the name, where there is no good candidate to compare it with.
+    pub(super) fn check_existing(&self, digest: &Digest) -> Result<Existing, FileError> {
+        let Some(file) = self.open_named(digest)? else { return Ok(Existing::Nothing) };
+        let good = match self.verity() {
+            _ if self.is_distrusted(digest) => false,
+            Verity::Required => self.measure_object(file.as_fd(), digest)? == Some(*digest),
+            Verity::Unverified => {
+                let found = fsverity::digest_reader(self.algorithm(), File::from(file));
+                found.map_err(|error| self.object_error("read", digest, error))? == *digest
+            }
+        };
+        Ok(if good { Existing::Good } else { Existing::Damaged })
+    }
+
     /// With [`Verity::Required`], seals the file and returns the kernel's digest.
     pub(super) fn seal(&self, temporary: &mut Temporary<'_>) -> Result<Option<Digest>, ObjectError> {
         if self.verity() == Verity::Unverified {

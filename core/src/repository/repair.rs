@@ -69,8 +69,14 @@ impl Repository {
             }
         }
         for (namespace, name) in &found.missing_names {
-            let digest = source.first_level(*namespace, name).map_err(CopyError::from)?;
-            let Some(digest) = digest else { continue };
+            let digest = match source.first_level(*namespace, name) {
+                Ok(Some(digest)) => digest,
+                Ok(None) => continue,
+                Err(error) => {
+                    not_repaired(&format!("{}/{name}", namespace.directory()), &error.into(), observer);
+                    continue;
+                }
+            };
             let mut copier = Copier::new(self, source, &options);
             match copier.copy(digest) {
                 Ok(_) => {
@@ -107,7 +113,10 @@ impl Repository {
 
 /// Whether it is the other repository that has not what is needed.
 fn is_of_source(error: &CopyError) -> bool {
-    matches!(error, CopyError::Source { .. } | CopyError::Parse { .. } | CopyError::NotFound { .. })
+    matches!(
+        error,
+        CopyError::Source { .. } | CopyError::Parse { .. } | CopyError::NotFound { .. } | CopyError::Depth { .. }
+    )
 }
 
 fn not_repaired(what: &str, error: &CopyError, observer: &dyn Observer) {

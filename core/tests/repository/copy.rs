@@ -119,3 +119,96 @@ fn between_algorithms_contents_stay_and_images_are_those_of_the_layers() {
     assert_clean(&back);
     assert_eq!(files_in(dir.path(), "images/"), files_in(&source.path, "images/"));
 }
+
+/// What a later copy of the stream itself needs must not be taken for there, and a name must not stand for half of it.
+#[test]
+fn a_file_that_has_the_bytes_of_a_stream_is_only_a_file() {
+    for algorithm in [Algorithm::Sha512, Algorithm::Sha256] {
+        let source = empty();
+        let contents = b"contents of a file that are too long for the image itself, which has 64 bytes";
+        let inner_image = put_image(&source.repository, contents);
+        let inner = put_stream(&source.repository, "inner", b"inner", &[("composefs.image.v1", inner_image)]);
+        let bytes = source.repository.read_object(&inner).unwrap();
+        let outer_image = put_image(&source.repository, &bytes);
+        put_stream(&source.repository, "outer", b"outer", &[("composefs.image.v1", outer_image)]);
+        let [inner, outer] = ["inner", "outer"].map(|name| (Namespace::Streams, name.to_owned()));
+
+        let (_dir, repository) = target(algorithm);
+        let copy = |names: &[(Namespace, String)]| {
+            repository.copy_from(&source.repository, names, &CopyOptions::default(), &Silent).unwrap();
+            assert_clean(&repository);
+        };
+        copy(std::slice::from_ref(&outer));
+        assert_eq!(repository.stream("inner").unwrap(), None);
+        for order in [[outer.clone(), inner.clone()], [inner, outer]] {
+            let (_dir, repository) = target(algorithm);
+            repository.copy_from(&source.repository, &order, &CopyOptions::default(), &Silent).unwrap();
+            assert_clean(&repository);
+            let file = repository.put_object(&bytes).unwrap();
+            assert!(!file.new, "the file was not copied as it is");
+        }
+        copy(&[(Namespace::Streams, "inner".to_owned())]);
+    }
+}
+
+#[test]
+fn a_stream_whose_part_refers_to_more_takes_the_name() {
+    let source = empty();
+    let boot = put_image(&source.repository, b"contents of a file that are too long for the image itself");
+    let config = put_stream(&source.repository, "config", b"config", &[("composefs.image.boot.v1", boot)]);
+    let more = put_stream(&source.repository, "manifest", b"manifest", &[("config:x", config)]);
+    let other = empty();
+    let config = put_stream(&other.repository, "config", b"config", &[]);
+    put_stream(&other.repository, "manifest", b"manifest", &[("config:x", config)]);
+    let names = [(Namespace::Streams, "manifest".to_owned())];
+    let copy =
+        |from: &Repository, to: &Repository| to.copy_from(from, &names, &CopyOptions::default(), &Silent).unwrap();
+    copy(&other.repository, &source.repository);
+    assert_eq!(source.repository.stream("manifest").unwrap(), Some(more));
+    copy(&source.repository, &other.repository);
+    assert_eq!(other.repository.stream("manifest").unwrap(), Some(more));
+}
+
+#[test]
+fn what_is_damaged_here_is_not_taken_for_there() {
+    let source = of_cfsctl();
+    let names = [manifest(&source.repository)];
+    let copy = |to: &Repository| to.copy_from(&source.repository, &names, &CopyOptions::default(), &Silent);
+    for object in files_in(&source.path, "objects/") {
+        let (dir, repository) = target(Algorithm::Sha512);
+        copy(&repository).unwrap();
+        let good = fs::read(source.path.join(&object)).unwrap();
+        // As a power cut leaves it.
+        fs::write(dir.path().join(&object), b"").unwrap();
+        fs::write(source.path.join(&object), b"").unwrap();
+        let result = copy(&repository);
+        assert!(matches!(result, Err(CopyError::Source { .. })), "{object}: {result:?}");
+        fs::write(source.path.join(&object), &good).unwrap();
+        copy(&repository).unwrap();
+        assert_clean(&repository);
+    }
+}
+
+#[test]
+fn names_of_the_source_that_nobody_asked_for_do_no_harm() {
+    let source = of_cfsctl();
+    let names = [manifest(&source.repository)];
+    fs::write(source.path.join("streams/oci-layer-file"), "no symlink").unwrap();
+    std::os::unix::fs::symlink("nowhere", source.path.join("streams/oci-layer-nowhere")).unwrap();
+    let (_dir, repository) = target(Algorithm::Sha512);
+    repository.copy_from(&source.repository, &names, &CopyOptions::default(), &Silent).unwrap();
+    assert_clean(&repository);
+}
+
+#[test]
+fn endless_chains_of_streams_are_refused() {
+    let source = empty();
+    let mut last = put_stream(&source.repository, "0", b"first", &[]);
+    for _ in 0..1000 {
+        last = put_stream(&source.repository, "last", b"next", &[("next", last)]);
+    }
+    let (_dir, repository) = target(Algorithm::Sha512);
+    let names = [(Namespace::Streams, "last".to_owned())];
+    let result = repository.copy_from(&source.repository, &names, &CopyOptions::default(), &Silent);
+    assert!(matches!(result, Err(CopyError::Depth { .. })), "{result:?}");
+}

@@ -18,25 +18,28 @@ use crate::repository::{OBJECTS, ObjectError, StoredObject, Verity, make_directo
 impl Copier<'_> {
     /// Copies one object as bytes; returns its digest here, which is the same unless the algorithms differ.
     pub(crate) fn copy_object(&mut self, digest: &Digest) -> Result<Digest, CopyError> {
+        // What is here may be good where the source is damaged, and damaged in the same way as the source.
+        let existing = match self.same_algorithm() {
+            true => self.target.check_existing(digest)?,
+            false => Existing::Nothing,
+        };
+        if let Existing::Good = existing {
+            self.report.objects_present += 1;
+            return Ok(*digest);
+        }
         let failed = |source: ObjectError| CopyError::Source { digest: *digest, source };
         let file = File::from(self.source.open_object(digest).map_err(failed)?);
         let read_error = |error: io::Error| failed(self.source.object_error("read", digest, error).into());
         let size = fstat(&file).map_err(|errno| read_error(errno.into()))?.st_size;
         let size_bytes = u64::try_from(size).unwrap_or(0);
-        if self.same_algorithm() {
-            let existing = self.target.existing(digest, size_bytes, &mut &file)?;
-            if let Existing::Good = existing {
-                self.report.objects_present += 1;
-                return Ok(*digest);
-            }
-            if let Existing::Nothing = existing
-                && self.options.hard_links
-                && self.hard_link(digest, &file).map_err(read_error)?
-            {
-                self.report.objects_linked += 1;
-                self.report.new_bytes += size_bytes;
-                return Ok(*digest);
-            }
+        if let Existing::Nothing = existing
+            && self.same_algorithm()
+            && self.options.hard_links
+            && self.hard_link(digest, &file).map_err(read_error)?
+        {
+            self.report.objects_linked += 1;
+            self.report.new_bytes += size_bytes;
+            return Ok(*digest);
         }
 
         let write_error = |error: io::Error| self.target.file_error("write an object in", OBJECTS, error);
