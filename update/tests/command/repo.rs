@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::docker_registry::{DockerRegistry, have_registry};
 use crate::place::Place;
 
 /// A process that holds a lock on the repository until it is dropped.
@@ -129,6 +130,14 @@ fn what_the_check_finds_is_repaired_from_an_image_or_another_repository() {
         let text = place.run(&["repo", "fsck", "--repair", source]).done();
         assert!(text.ends_with("2 findings repaired, nothing is wrong now\n"), "{text}");
         assert!(place.run(&["repo", "fsck"]).done().ends_with("nothing is wrong\n"));
+    }
+    if have_registry() {
+        let registry = DockerRegistry::start();
+        registry.push(&format!("oci:{}/image:1", place.path().display()), "team/os:1", &[]);
+        damage(&place);
+        let reference = format!("docker://{}/team/os:1", registry.address);
+        let text = place.run(&["repo", "fsck", "--repair", &reference, "--plain-http"]).done();
+        assert!(text.ends_with("2 findings repaired, nothing is wrong now\n"), "{text}");
     }
     damage(&place);
     let message = place.run(&["repo", "fsck", "--repair", "oci:nowhere"]).failed(1);
