@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use osupdate_core::Digest;
 use osupdate_core::kernel_args::{ComposefsArg, split};
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::repository::Root;
+use osupdate_core::repository::{Repository, Root};
 use osupdate_efi::AccessError;
 use osupdate_efi::Esp;
 use osupdate_efi::locate::{Devices, LocateError, device_of};
@@ -23,6 +24,8 @@ use crate::list::BEFORE;
 
 /// The command line of the running kernel.
 const CMDLINE: &str = "/proc/cmdline";
+/// The mounts of this process.
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Why it is not known what is needed.
 #[derive(Debug, Error)]
@@ -56,6 +59,30 @@ pub enum RootsError {
 pub fn of_running_kernel() -> Result<Vec<Root>, RootsError> {
     let line = std::fs::read_to_string(CMDLINE).map_err(|source| RootsError::Read { path: CMDLINE.into(), source })?;
     Ok(of_command_line("the running kernel", &line))
+}
+
+/// The images of a repository that are mounted where this process can see it: without their objects, their files could no
+/// longer be read. Mounts are known by what setup-root, `osupdate image mount` and other composefs tools call their source.
+pub fn of_mounts(repository: &Repository) -> Result<Vec<Root>, RootsError> {
+    let text = match std::fs::read_to_string(MOUNTS) {
+        Ok(text) => text,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(RootsError::Read { path: MOUNTS.into(), source }),
+    };
+    let mut roots = mounted(&text);
+    // The others are of other repositories.
+    roots.retain(|(digest, _)| !matches!(repository.object_size(digest), Ok(None)));
+    Ok(roots.into_iter().map(|(digest, reason)| Root { name: digest.to_string(), reason }).collect())
+}
+
+/// The images in the text of a mountinfo file, and where they are mounted.
+fn mounted(mountinfo: &str) -> Vec<(Digest, String)> {
+    let mount = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let digest = file_system.split(' ').nth(1)?.strip_prefix("composefs:")?.parse().ok()?;
+        Some((digest, format!("the mount {}", mount.split(' ').nth(4)?)))
+    };
+    mountinfo.lines().filter_map(mount).collect()
 }
 
 /// What the deployments below a physical root need. A record that cannot be read still tells its image: by its name.
@@ -153,6 +180,19 @@ mod tests {
         let roots = of_command_line("boot entry x.conf", &line);
         assert_eq!(names(&roots), [a, b]);
         assert_eq!(roots[0].reason, "boot entry x.conf");
+    }
+
+    #[test]
+    fn mounted_images_count() {
+        let (a, b) = (hex('a'), hex('b'));
+        let text = format!(
+            "20 24 0:5 / /proc rw - proc proc rw\n\
+             45 27 0:40 / /mnt\\040x ro,relatime shared:2 - overlay composefs:{a} ro,lowerdir+=/,datadir+=/objects\n\
+             46 27 0:41 / /b ro - fuse.composefs composefs:{b} ro\n\
+             47 27 0:42 / /c ro - overlay composefs:nonsense ro\n48 27 0:43 / /d ro - overlay composefs ro\n"
+        );
+        let found: Vec<_> = mounted(&text).into_iter().map(|(digest, reason)| (digest.to_string(), reason)).collect();
+        assert_eq!(found, [(a, "the mount /mnt\\040x".to_owned()), (b, "the mount /b".to_owned())]);
     }
 
     #[test]

@@ -62,7 +62,9 @@ impl System {
 
     /// What the collection of garbage must keep, whatever the refs say.
     pub(crate) fn roots(&self, observer: &dyn Observer) -> Result<Vec<Root>, RootsError> {
-        roots_of(self.sysroot.path(), observer)
+        let mut found = roots_of(self.sysroot.path(), observer)?;
+        found.extend(roots::of_mounts(&self.repository)?);
+        Ok(found)
     }
 
     /// The repository, for collecting garbage, and the right to change the system.

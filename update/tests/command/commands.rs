@@ -208,9 +208,15 @@ fn a_mounted_image_has_the_files() {
         drop(place.run(arguments).done());
         let large = fs::read(directory.join("usr/share/large"));
         let has_leftover = directory.join("boot/leftover").exists();
+        // What is mounted stays, even without a tag.
+        drop(place.run(&["image", "untag", "oci:image"]).done());
+        drop(place.run(&["repo", "gc"]).done());
+        let still = fs::read(directory.join("usr/share/large"));
+        drop(place.run(&["image", "pull", "oci:image", "--bootable"]).done());
         let write = fs::write(directory.join("new"), "x");
         assert!(Command::new("umount").arg(&directory).status().unwrap().success());
         assert_eq!(large.unwrap(), [7; 10_000]);
+        assert_eq!(still.unwrap(), [7; 10_000]);
         assert_eq!(has_leftover, leftover);
         assert_eq!(write.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     }

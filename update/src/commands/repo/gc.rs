@@ -12,7 +12,7 @@ use crate::exit::{Outcome, ResultExt as _};
 
 /// Remove everything from the repository that no tag, deployment or other ref needs
 ///
-/// In the repository of a system, its deployments and everything that can be booted are kept as well: what the running
+/// Images that are mounted are kept. In the repository of a system, its deployments and everything that can be booted are kept as well: what the running
 /// kernel was started with, boot entries of any program, and unified kernel images. osupdate repo why tells why an object
 /// is kept.
 #[derive(Debug, clap::Args)]

@@ -20,9 +20,15 @@ pub(super) struct SystemRoots {
 }
 
 impl SystemRoots {
-    /// The roots of the system that the repository belongs to: all, if it is the one that runs; if it is that of another
+    /// Images that are mounted, and the roots of the system that the repository belongs to: all, if it is the one that runs; if it is that of another
     /// physical root, its deployments.
     pub(super) fn of(&self, repository: &Repository, context: &Context) -> anyhow::Result<Vec<Root>> {
+        let mut found = self.of_system(repository, context)?;
+        found.extend(roots::of_mounts(repository)?);
+        Ok(found)
+    }
+
+    fn of_system(&self, repository: &Repository, context: &Context) -> anyhow::Result<Vec<Root>> {
         let path = repository.path().canonicalize()?;
         if roots::is_repository_of_system(&path) {
             let root = Path::new(paths::PHYSICAL_ROOT);
