@@ -12,6 +12,12 @@ pub const LOADER_CONF: &str = "loader/loader.conf";
 /// Type #2 entries.
 pub const TYPE_2: &str = "EFI/Linux";
 
+/// Addons for every UKI.
+pub const ADDONS: &str = "loader/addons";
+
+/// After the path of a UKI: the directory of its addons.
+pub const OWN_ADDONS: &str = ".extra.d";
+
 /// Our boot files, one directory for each pair. Nobody else's.
 pub const BOOT_FILES: &str = "EFI/osupdate";
 

@@ -21,7 +21,7 @@ pub struct CommandLines {
 
 impl Esp {
     /// The command lines of all Type #1 entries, and those embedded in UKIs and addons: all `.efi` files below
-    /// `EFI/Linux`, and what entries name.
+    /// `EFI/Linux` and in `loader/addons`, and what entries name, with the addons beside it.
     ///
     /// # Errors
     /// When an entry or directory cannot be read, or a file, also for being damaged: it may be the one that is needed.
@@ -33,10 +33,15 @@ impl Esp {
         }
         let mut programs = Vec::new();
         self.find_programs(paths::TYPE_2, DEPTH, &mut programs)?;
+        self.find_programs(paths::ADDONS, 1, &mut programs)?;
         for named in listing.entries {
             let file_name = named.name.file_name().to_owned();
-            let program = [&named.entry.efi, &named.entry.uki].into_iter().flatten();
-            programs.extend(program.map(|path| path.trim_start_matches('/').to_owned()));
+            for path in [&named.entry.efi, &named.entry.uki].into_iter().flatten() {
+                // Firmware takes both.
+                let path = path.replace('\\', "/").trim_start_matches('/').to_owned();
+                self.find_programs(&format!("{path}{}", paths::OWN_ADDONS), 1, &mut programs)?;
+                programs.push(path);
+            }
             found.lines.push((file_name, named.entry.command_line()));
         }
         programs.sort();

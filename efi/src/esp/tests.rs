@@ -429,14 +429,32 @@ fn command_lines_of_entries_ukis_and_addons_are_found() {
     write("EFI/Linux/bootc/B.EFI", &uki("composefs=b"));
     write("EFI/Linux/a.efi.extra.d/x.addon.efi", &uki("debug"));
     write("EFI/elsewhere/c.efi", &uki("composefs=c"));
+    write("EFI/elsewhere/c.efi.extra.d/y.addon.efi", &uki("composefs=y"));
+    write("EFI/elsewhere/w.efi", &uki("composefs=w"));
+    write("loader/entries/w.conf", b"title w\nuki \\EFI\\elsewhere\\w.efi\n");
+    write("loader/addons/z.addon.efi", &uki("composefs=z"));
     write("EFI/elsewhere/not-named.efi", &uki("composefs=d"));
     write("EFI/Linux/broken.efi", b"text");
     write("EFI/Linux/notes.txt", b"text");
     write("loader/entries/c.conf", b"title c\nefi /EFI/elsewhere/c.efi\noptions quiet\n");
     let found = open(machine.dir.path()).command_lines().unwrap();
-    let lines: BTreeSet<_> = found.lines.iter().map(|(_, line)| line.as_str()).collect();
+    let lines: BTreeSet<_> =
+        found.lines.iter().map(|(_, line)| line.as_str()).filter(|line| !line.is_empty()).collect();
     let ours = format!("composefs.digest=v1-sha512-12:{} rw", image('a'));
-    assert_eq!(lines, BTreeSet::from(["composefs=a", "composefs=b", "composefs=c", "debug", "quiet", &ours]));
+    assert_eq!(
+        lines,
+        BTreeSet::from([
+            "composefs=a",
+            "composefs=b",
+            "composefs=c",
+            "composefs=w",
+            "composefs=y",
+            "composefs=z",
+            "debug",
+            "quiet",
+            &ours
+        ])
+    );
     assert_eq!(found.unusable, ["EFI/Linux/broken.efi"]);
     write("EFI/Linux/cut.efi", &uki("composefs=e")[..100]);
     let error = open(machine.dir.path()).command_lines().unwrap_err().to_string();
