@@ -23,7 +23,7 @@ use crate::tree::{Content, LeafKind};
 /// Bytes that tell what an object is.
 const HEADER_BYTES: u64 = 32;
 /// Most streams that lead from one to the next; images have three. Keeps the stack from being used up.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// How to copy.
 #[derive(Clone, Copy, Debug, Default)]

@@ -203,10 +203,12 @@ fn names_of_the_source_that_nobody_asked_for_do_no_harm() {
 #[test]
 fn endless_chains_of_streams_are_refused() {
     let source = empty();
+    let check = || source.repository.fsck(&FsckOptions::default(), &Silent).unwrap().findings.len();
     let mut last = put_stream(&source.repository, "0", b"first", &[]);
     for _ in 0..1000 {
         last = put_stream(&source.repository, "last", b"next", &[("next", last)]);
     }
+    assert_eq!(check(), 1);
     let (_dir, repository) = target(Algorithm::Sha512);
     let names = [(Namespace::Streams, "last".to_owned())];
     let result = repository.copy_from(&source.repository, &names, &CopyOptions::default(), &Silent);

@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 use super::{FindingKind, FsckReport, chain, is_absent};
 use crate::digest::Digest;
 use crate::erofs;
+use crate::repository::copy::DEPTH_MAX;
 use crate::repository::link::{REFS, object_of, read_link};
 use crate::repository::{FileError, Namespace, ObjectError, Repository, names};
 use crate::splitstream::{Chunk, Reader, is_splitstream};
@@ -19,7 +20,7 @@ impl Repository {
         for (path, digest) in self.check_first_level(Namespace::Streams, report)? {
             report.streams_checked += 1;
             let good = match digest {
-                Some(digest) => self.check_stream(&path, digest, true, &mut opened, report)?,
+                Some(digest) => self.check_stream(&path, digest, 0, &mut opened, report)?,
                 None => false,
             };
             report.streams_corrupted += u64::from(!good);
@@ -27,12 +28,12 @@ impl Repository {
         Ok(())
     }
 
-    /// Checks a stream and the streams it names. What is not a stream is complete, unless it must be one.
+    /// Checks a stream and the streams it names, `depth` steps from the first, which must be a stream; others may be anything.
     fn check_stream(
         &self,
         path: &str,
         digest: Digest,
-        must_be_stream: bool,
+        depth: usize,
         opened: &mut HashMap<Digest, bool>,
         report: &mut FsckReport,
     ) -> Result<bool, FileError> {
@@ -41,7 +42,7 @@ impl Repository {
         }
         // Digests cannot form a circle; if damage made one, it ends here.
         opened.insert(digest, true);
-        let good = self.check_new_stream(path, digest, must_be_stream, opened, report)?;
+        let good = self.check_new_stream(path, digest, depth, opened, report)?;
         opened.insert(digest, good);
         Ok(good)
     }
@@ -50,7 +51,7 @@ impl Repository {
         &self,
         path: &str,
         digest: Digest,
-        must_be_stream: bool,
+        depth: usize,
         opened: &mut HashMap<Digest, bool>,
         report: &mut FsckReport,
     ) -> Result<bool, FileError> {
@@ -65,8 +66,12 @@ impl Repository {
                 return Ok(false);
             }
         };
-        if !must_be_stream && !is_splitstream(&data) {
+        if depth > 0 && !is_splitstream(&data) {
             return Ok(true);
+        }
+        if depth == DEPTH_MAX {
+            let detail = format!("more than {DEPTH_MAX} streams lead from one to the next");
+            return finding(FindingKind::StreamOpenFailed, detail);
         }
         let stream = match Reader::new(data, self.algorithm()) {
             Ok(stream) => stream,
@@ -103,7 +108,7 @@ impl Repository {
                 report.find_bad(FindingKind::MissingNamedRef, path, *target, Some(detail));
                 good = false;
             } else {
-                good &= self.check_stream(&format!("{path}: {label}"), *target, false, opened, report)?;
+                good &= self.check_stream(&format!("{path}: {label}"), *target, depth + 1, opened, report)?;
             }
         }
         Ok(good)
