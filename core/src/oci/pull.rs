@@ -249,7 +249,7 @@ impl Pull<'_> {
             };
             let own = proof::is_remembered(repository, &stream, digest);
             for (label, image) in document.stream.named_refs() {
-                if is_image_label(label) && repository.has_object(image)? {
+                if is_image_label(label) && repository.has_image(image)? {
                     let images = if own { &mut stored.images.own } else { &mut stored.images.foreign };
                     images.entry(label.clone()).or_insert(*image);
                 }

@@ -54,7 +54,7 @@ pub enum ImageFindingKind {
     ArtifactLayerRefMissing,
     /// A layer of an artifact is not there, incomplete, or another one.
     ArtifactLayerObjectMissing,
-    /// An EROFS image that the configuration refers to is not there.
+    /// An EROFS image that the configuration refers to is not there, or has no name.
     ImageMissing,
 }
 
@@ -184,7 +184,7 @@ impl Check<'_> {
             Err(error) => self.found(Kind::ConfigParseFailed, config, Chain(&error)),
         }
         for (label, image) in stream.named_refs() {
-            if is_image_label(label) && !self.has_object(image) {
+            if is_image_label(label) && !matches!(self.repository.has_image(image), Ok(true)) {
                 self.found(Kind::ImageMissing, image, label);
             }
         }

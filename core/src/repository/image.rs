@@ -81,6 +81,16 @@ impl Repository {
         Ok(self.read_object(digest)?)
     }
 
+    /// Tells whether an image is there, as [`Repository::has_object`] does, and has its name, without which it cannot be
+    /// mounted.
+    pub fn has_image(&self, digest: &Digest) -> Result<bool, ImageError> {
+        match self.check_image_name(digest) {
+            Ok(()) => Ok(self.has_object(digest)?),
+            Err(ImageError::NotFound { .. } | ImageError::Name { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn check_image_name(&self, image: &Digest) -> Result<(), ImageError> {
         match self.first_level(Namespace::Images, &image.to_string())? {
             Some(object) if object == *image => Ok(()),

@@ -240,6 +240,19 @@ fn what_is_missing_is_found_and_a_pull_repairs_it() {
     pull(&repository, &image, &options, &Silent).unwrap();
     assert_eq!(kinds(&repository), []);
 
+    // Without its name it cannot be mounted, and a machine cannot start with it.
+    let name = repository.path().join("images").join(stored.image.unwrap().to_string());
+    for wrong in [false, true] {
+        fs::remove_file(&name).unwrap();
+        if wrong {
+            let object = stored.layers[0].1.object_path();
+            std::os::unix::fs::symlink(format!("../objects/{object}"), &name).unwrap();
+        }
+        assert_eq!(kinds(&repository), [ImageFindingKind::ImageMissing]);
+        pull(&repository, &image, &options, &Silent).unwrap();
+        assert_eq!(kinds(&repository), []);
+    }
+
     for (name, kind) in [
         (format!("oci-config-{}", stored.config_digest), ImageFindingKind::ConfigReadFailed),
         (format!("oci-manifest-{}", stored.manifest_digest), ImageFindingKind::ManifestReadFailed),
