@@ -14,8 +14,8 @@ use crate::system::System;
 
 /// Remove deployments that nothing needs, and files of the repository that nothing refers to
 ///
-/// Kept are the booted, next, rollback and pinned deployments, tagged images, and every image that a boot entry or a
-/// unified kernel image of the boot partition names, whoever made it.
+/// Kept are the booted, next, rollback and pinned deployments, tagged images, images that are mounted, and every image
+/// that a boot entry or a unified kernel image of the boot partition names, whoever made it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only tell what would be removed

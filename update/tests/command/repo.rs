@@ -130,6 +130,13 @@ fn what_the_check_finds_is_repaired_from_an_image_or_another_repository() {
         let text = place.run(&["repo", "fsck", "--repair", source]).done();
         assert!(text.ends_with("2 findings repaired, nothing is wrong now\n"), "{text}");
         assert!(place.run(&["repo", "fsck"]).done().ends_with("nothing is wrong\n"));
+        // An image without its name cannot be mounted.
+        for image in std::fs::read_dir(place.path().join("repo/images")).unwrap() {
+            std::fs::remove_file(image.unwrap().path()).unwrap();
+        }
+        assert_eq!(place.run(&["repo", "fsck"]).status, 3);
+        let text = place.run(&["repo", "fsck", "--repair", source]).done();
+        assert!(text.ends_with("1 findings repaired, nothing is wrong now\n"), "{text}");
     }
     if have_registry() {
         let registry = DockerRegistry::start();

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use osupdate_core::Event;
-use osupdate_core::oci::{ImageFinding, repair_from_image, verify_images};
-use osupdate_core::repository::{self, FsckOptions, FsckReport, Repository};
+use osupdate_core::oci::{ImageFinding, ImageFindingKind, repair_from_image, verify_images};
+use osupdate_core::repository::{self, FsckOptions, FsckReport, Namespace, Repository};
 use serde::Serialize;
 
 use crate::cli::Context;
@@ -106,7 +106,7 @@ impl Args {
 
     fn check(&self, repository: &Repository, context: &Context) -> anyhow::Result<(FsckReport, Vec<ImageFinding>)> {
         let options = FsckOptions { metadata_only: self.metadata_only };
-        let checked = repository.fsck(&options, &*context.observer)?;
+        let mut checked = repository.fsck(&options, &*context.observer)?;
         context.observer.event(Event::Step("checking tagged images"));
         let of_images = match verify_images(repository) {
             // The refs are in disorder, which was found already.
@@ -117,6 +117,9 @@ impl Args {
             }
             result => result?,
         };
+        // It may be that only the name is missing.
+        let images = of_images.iter().filter(|finding| finding.kind == ImageFindingKind::ImageMissing);
+        checked.missing_names.extend(images.map(|finding| (Namespace::Images, finding.subject.clone())));
         Ok((checked, of_images))
     }
 
@@ -135,7 +138,7 @@ impl Args {
             source.repair(repository, &checked, context).with_context(doing)?;
             let (after, of_images) = self.check(repository, context)?;
             let bad = |report: &FsckReport| (report.bad_objects.clone(), report.missing_names.clone());
-            if after.is_clean() || bad(&after) == bad(&checked) {
+            if after.is_clean() && of_images.is_empty() || bad(&after) == bad(&checked) {
                 return Ok((after, of_images));
             }
             checked = after;
