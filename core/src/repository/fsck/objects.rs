@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{FindingKind, FsckReport};
 use crate::digest::Digest;
-use crate::fsverity::digest_reader;
+use crate::fsverity::FileHasher;
 use crate::observer::{Event, Observer};
 use crate::repository::{FileError, OBJECTS, Repository, Verity, names, verity};
 
@@ -27,8 +27,9 @@ impl Repository {
         let parts: Vec<Result<FsckReport, FileError>> = thread::scope(|scope| {
             let work = || {
                 let mut part = FsckReport::default();
+                let mut hasher = FileHasher::new(self.algorithm());
                 while let Some(prefix) = prefixes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    self.check_prefix(prefix, &mut part)?;
+                    self.check_prefix(prefix, &mut hasher, &mut part)?;
                 }
                 Ok(part)
             };
@@ -49,7 +50,7 @@ impl Repository {
         Ok(())
     }
 
-    fn check_prefix(&self, prefix: &str, report: &mut FsckReport) -> Result<(), FileError> {
+    fn check_prefix(&self, prefix: &str, hasher: &mut FileHasher, report: &mut FsckReport) -> Result<(), FileError> {
         let directory = format!("{OBJECTS}/{prefix}");
         let listed = names(self.dir.as_fd(), &directory).map_err(|error| self.file_error("read", &directory, error))?;
         for rest in listed.unwrap_or_default() {
@@ -58,7 +59,7 @@ impl Repository {
             report.objects_checked += 1;
             match format!("{prefix}{rest}").parse::<Digest>() {
                 Ok(digest) if digest.algorithm() == self.algorithm() => {
-                    if let Err((kind, detail)) = self.check_object(&path, &digest) {
+                    if let Err((kind, detail)) = self.check_object(&path, &digest, hasher) {
                         report.objects_corrupted += 1;
                         report.find_bad(kind, &path, digest, detail);
                     }
@@ -72,7 +73,12 @@ impl Repository {
         Ok(())
     }
 
-    fn check_object(&self, path: &str, digest: &Digest) -> Result<(), (FindingKind, Option<String>)> {
+    fn check_object(
+        &self,
+        path: &str,
+        digest: &Digest,
+        hasher: &mut FileHasher,
+    ) -> Result<(), (FindingKind, Option<String>)> {
         let failed = |kind| move |error: io::Error| (kind, Some(error.to_string()));
         // Not blocking: the name may be that of a pipe.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -94,9 +100,7 @@ impl Repository {
                 io::copy(&mut &file, &mut io::sink()).map_err(failed(FindingKind::ObjectVerityFailed))?;
                 sealed
             }
-            Verity::Unverified => {
-                digest_reader(self.algorithm(), &file).map_err(failed(FindingKind::ObjectCheckFailed))?
-            }
+            Verity::Unverified => hasher.digest(&file).map_err(failed(FindingKind::ObjectCheckFailed))?,
         };
         if found == *digest { Ok(()) } else { Err((FindingKind::ObjectDigestMismatch, Some(found.to_string()))) }
     }
