@@ -341,11 +341,7 @@ impl Import<'_> {
             object.write_all(&buffer[..part]).map_err(LayerError::Write)?;
             left -= part as u64;
         }
-        let stored = object.finish()?;
-        if stored.new {
-            self.queue.wrote(size);
-        }
-        Ok(Some(Object::Stored(stored.digest)))
+        Ok(Some(Object::Stored(object.finish()?.digest)))
     }
 
     /// Reads a file and hands it over. `None`: the archive ended before.

@@ -215,13 +215,8 @@ impl Pull<'_> {
             platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
         }
         let formats = self.formats()?;
-        // Objects are written out while the images are made.
-        let (layers, images) = self.repository.with_queue(|objects| {
-            let layers = self.layers(&config.diff_ids, objects)?;
-            objects.write_out();
-            let images = self.images(&formats, &layers, stored.images)?;
-            Ok::<_, PullError>((layers, images))
-        })?;
+        let layers = self.repository.with_queue(|objects| self.layers(&config.diff_ids, objects))?;
+        let images = self.images(&formats, &layers, stored.images)?;
         self.publish(&json, &layers, &images)?;
         Ok(images.boot)
     }
