@@ -17,6 +17,8 @@ use crate::tree::Content;
 
 /// A writer keeps so many bytes in memory; only larger objects get a temporary file before their digest is known.
 const SPILL_BYTES: usize = 1 << 20;
+/// Larger objects are proven before they are read into memory; images and streams of a distribution are smaller.
+const LARGE_BYTES: u64 = 64 << 20;
 /// Pieces in which files are compared.
 const COMPARE_BYTES: usize = 64 << 10;
 
@@ -143,15 +145,22 @@ impl Repository {
 
     /// Reads a whole object into memory. Its contents are checked in any case: by the kernel or here.
     pub fn read_object(&self, digest: &Digest) -> Result<Vec<u8>, ObjectError> {
+        let read_error = |error| self.object_error("read", digest, error);
+        let prove = |found: Digest| match found == *digest {
+            true => Ok(()),
+            false => Err(ObjectError::Mismatch { digest: *digest, found }),
+        };
+        let unverified = self.verity() == Verity::Unverified;
+        let mut file = File::from(self.open_object(digest)?);
+        // What is not the object may be of any size.
+        if unverified && file.metadata().map_err(read_error)?.len() > LARGE_BYTES {
+            prove(fsverity::digest_reader(self.algorithm(), &file).map_err(read_error)?)?;
+            file.rewind().map_err(read_error)?;
+        }
         let mut data = Vec::new();
-        File::from(self.open_object(digest)?)
-            .read_to_end(&mut data)
-            .map_err(|error| self.object_error("read", digest, error))?;
-        if self.verity() == Verity::Unverified {
-            let found = fsverity::digest(self.algorithm(), &data);
-            if found != *digest {
-                return Err(ObjectError::Mismatch { digest: *digest, found });
-            }
+        file.read_to_end(&mut data).map_err(read_error)?;
+        if unverified {
+            prove(fsverity::digest(self.algorithm(), &data))?;
         }
         Ok(data)
     }

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::docker_registry::{DockerRegistry, have_registry};
-use crate::place::Place;
+use crate::place::{Place, Run};
 
 /// A process that holds a lock on the repository until it is dropped.
 struct Locker(Child);
@@ -109,6 +109,23 @@ fn deployments_of_a_system_that_does_not_run_are_kept() {
     std::fs::remove_dir_all(place.path().join("root/state")).unwrap();
     let gone = place.run(&["repo", "gc", "--repo", repository]).done();
     assert!(gone.contains(", kept 0\n"), "{gone}");
+}
+
+#[test]
+fn an_image_that_has_grown_is_refused_without_reading_it_into_memory() {
+    let place = Place::with_repository();
+    let pulled = place.run(&["image", "pull", "oci:image:1", "--tag", "mine", "--json"]).json();
+    let image = pulled["image_digest"].as_str().unwrap();
+    let object = place.path().join(format!("repo/objects/{}/{}", &image[..2], &image[2..]));
+    std::fs::File::options().write(true).open(object).unwrap().set_len(600 << 20).unwrap();
+    let limited = "ulimit -v 500000; exec \"$0\" repo gc --repo repo --dry-run";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_osupdate")]).current_dir(place.path());
+    let message = Run::of(&mut command).failed(1);
+    assert!(
+        message.contains("so nothing was removed") && message.contains("its contents have the digest"),
+        "{message}"
+    );
 }
 
 /// Overwrites the contents of `/usr/share/large` in the repository.
