@@ -76,13 +76,7 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader {
-            repository,
-            options: &self.tree,
-            algorithm: repository.wanted_algorithm().unwrap_or(Algorithm::Sha512),
-            plain_http: self.plain_http,
-            context,
-        };
+        let loader = Loader::new(repository, &self.tree, self.plain_http, context);
         let mut default_format = Format::V1;
         let subject = match (&self.source, &self.image) {
             (Some(reference), _) => loader

@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::bail;
 use clap::ValueHint;
+use osupdate_core::dumpfile;
 use osupdate_core::tree::{Content, Directory, Entry, LeafKind, Tree};
-use osupdate_core::{Algorithm, dumpfile};
 use serde::Serialize;
 
 use super::subject::Loader;
@@ -61,13 +61,7 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader {
-            repository,
-            options: &self.tree,
-            algorithm: repository.wanted_algorithm().unwrap_or(Algorithm::Sha512),
-            plain_http: self.plain_http,
-            context,
-        };
+        let loader = Loader::new(repository, &self.tree, self.plain_http, context);
         let subject = loader.load(&self.image)?;
         let tree = if self.bootable { subject.boot_form()? } else { subject.tree };
         let mut wanted = Vec::new();

@@ -59,13 +59,7 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader {
-            repository,
-            options: &self.tree,
-            algorithm: repository.wanted_algorithm().unwrap_or(Algorithm::Sha512),
-            plain_http: self.plain_http,
-            context,
-        };
+        let loader = Loader::new(repository, &self.tree, self.plain_http, context);
         let subject = loader.load(&self.image)?;
         let algorithm = repository.wanted_algorithm().or(subject.algorithm).unwrap_or(Algorithm::Sha512);
         if let Some(of_files) = subject.algorithm.filter(|of_files| *of_files != algorithm)

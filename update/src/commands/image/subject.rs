@@ -93,6 +93,19 @@ pub(super) struct Loader<'a> {
     pub(super) context: &'a Context,
 }
 
+impl<'a> Loader<'a> {
+    /// With the algorithm that the user wants, else SHA-512.
+    pub(super) fn new(
+        repository: &'a RepositoryPath,
+        options: &'a TreeOptions,
+        plain_http: bool,
+        context: &'a Context,
+    ) -> Self {
+        let algorithm = repository.wanted_algorithm().unwrap_or(Algorithm::Sha512);
+        Self { repository, options, algorithm, plain_http, context }
+    }
+}
+
 /// Finds out where a name leads, without reading anything.
 pub(super) fn find(name: &str, repository: &RepositoryPath) -> anyhow::Result<Place> {
     if name == "-" {
