@@ -159,15 +159,10 @@ impl<'a, 'i> Walk<'a, 'i> {
         Ok(Child::Leaf(self.leaves.len() - 1))
     }
 
-    /// Checks and undoes what depends on all that is in a directory.
+    /// Checks what depends on all that is in a directory.
     fn finish_directory(&mut self, index: usize, children: Vec<(&'i [u8], u64, Child)>) -> Result<(), ReadProblem> {
         let subdirectories = children.iter().filter(|(_, _, child)| matches!(child, Child::Directory(_))).count();
         let counted = 2 + subdirectories as u32;
-        let is_whiteout = |child: &Child| match child {
-            Child::Leaf(leaf) => self.leaves[*leaf].leaf.kind == LeafKind::CharDevice(0),
-            _ => false,
-        };
-        let has_whiteout = children.iter().any(|(_, _, child)| is_whiteout(child));
         let directory = &mut self.directories[index];
         if directory.inode.nlink != counted {
             return Err(ReadProblem::LinkCount { stated: directory.inode.nlink, counted });
@@ -176,13 +171,6 @@ impl<'a, 'i> Walk<'a, 'i> {
             let has = |name: &[u8; 2]| children.binary_search_by_key(&&name[..], |(name, _, _)| *name).is_ok();
             if let Some(missing) = overlay::STUB_NAMES.iter().find(|name| !has(name)) {
                 return Err(ReadProblem::StubMissing(missing.escape_ascii().to_string()));
-            }
-        }
-        // The writer replaces what was there, whatever its value.
-        if has_whiteout && self.image.format != Format::V2 {
-            Attributes::remove_stored(&mut directory.stat.xattrs, overlay::WHITEOUTS);
-            if self.image.format == Format::V1 {
-                Attributes::remove_stored(&mut directory.stat.xattrs, overlay::WHITEOUTS_OPAQUE);
             }
         }
         directory.children = children;
@@ -205,6 +193,26 @@ impl<'a, 'i> Walk<'a, 'i> {
         Ok(())
     }
 
+    fn is_whiteout(&self, leaf: usize) -> bool {
+        self.image.format != Format::V2 && self.leaves[leaf].leaf.kind == LeafKind::CharDevice(0)
+    }
+
+    /// Removes what the writer sets on the directory of a whiteout's primary name, in place of any value there was.
+    fn unmark_whiteouts(&mut self, primary_names_found: bool) {
+        for index in 0..self.directories.len() {
+            let holds_whiteout = self.directories[index].children.iter().any(|(name, _, child)| match child {
+                Child::Leaf(leaf) => {
+                    let FoundLeaf { names, place, .. } = self.leaves[*leaf];
+                    self.is_whiteout(*leaf) && (names == 1 || !primary_names_found || place == (index, *name))
+                }
+                _ => false,
+            });
+            if holds_whiteout {
+                Attributes::unmark_whiteouts(&mut self.directories[index].stat.xattrs, self.image.format);
+            }
+        }
+    }
+
     /// Finds the primary names of hard links: versions 0 and 1 write an inode where its primary name is met on the way
     /// through all directories, so the order of inodes tells. Not found: the first names stay.
     fn find_primary_names(&mut self) -> bool {
@@ -219,9 +227,13 @@ impl<'a, 'i> Walk<'a, 'i> {
         let mut expected = nids.iter().peekable();
         for (index, directory) in self.directories.iter().enumerate() {
             for (name, nid, child) in &directory.children {
-                if expected.next_if(|&expected| expected == nid).is_some()
-                    && let Child::Leaf(leaf) = child
-                {
+                let Child::Leaf(leaf) = child else {
+                    expected.next_if_eq(&nid);
+                    continue;
+                };
+                // Two names can be next to each other on the way, and then the order does not tell which one it was.
+                let unmarked = self.is_whiteout(*leaf) && !Attributes::mark_whiteouts(&directory.stat.xattrs);
+                if !unmarked && expected.next_if_eq(&nid).is_some() {
                     self.leaves[*leaf].place = (index, name);
                 }
             }
@@ -230,7 +242,9 @@ impl<'a, 'i> Walk<'a, 'i> {
     }
 
     pub(super) fn into_tree(mut self) -> Tree {
-        if self.find_primary_names() {
+        let found = self.find_primary_names();
+        self.unmark_whiteouts(found);
+        if found {
             for index in 0..self.leaves.len() {
                 let FoundLeaf { names, place: (directory, name), .. } = self.leaves[index];
                 let path_len = self.directories[directory].path_len + 1 + name.len();

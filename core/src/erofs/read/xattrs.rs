@@ -9,6 +9,7 @@ use super::image::Image;
 use super::inode::Inode;
 use super::{Budget, ReadProblem};
 use crate::digest::Digest;
+use crate::erofs::Format;
 use crate::erofs::layout::{XattrEntry, XattrHeader};
 use crate::erofs::overlay::{self, Stored};
 use crate::erofs::validate::is_payload;
@@ -75,11 +76,29 @@ impl Attributes {
 
     /// Whether the user's attributes are those of a file that stands for a whiteout.
     pub(super) fn marks_whiteout(&self) -> bool {
-        overlay::WHITEOUT.iter().all(|stored_name| match overlay::unescape(stored_name) {
-            Stored::User(name) => self.user.get(&*name).is_some_and(|value| value.is_empty()),
-            Stored::Overlay => false,
-        })
+        all_empty(&self.user, overlay::WHITEOUT)
     }
+
+    /// Whether a directory's attributes, of the user or not, are those of one that holds such files.
+    pub(super) fn mark_whiteouts(user: &Xattrs) -> bool {
+        all_empty(user, overlay::WHITEOUTS)
+    }
+
+    /// Removes the attributes that the writer sets on a directory that holds such files.
+    pub(super) fn unmark_whiteouts(user: &mut Xattrs, format: Format) {
+        Self::remove_stored(user, overlay::WHITEOUTS);
+        if format == Format::V1 {
+            Self::remove_stored(user, overlay::WHITEOUTS_OPAQUE);
+        }
+    }
+}
+
+/// Whether these attributes, given by the names under which they are stored, are there with empty values.
+fn all_empty(user: &Xattrs, stored_names: [&[u8]; 2]) -> bool {
+    stored_names.iter().all(|stored_name| match overlay::unescape(stored_name) {
+        Stored::User(name) => user.get(&*name).is_some_and(|value| value.is_empty()),
+        Stored::Overlay => false,
+    })
 }
 
 /// Attributes as they are in the image.
