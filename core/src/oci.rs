@@ -16,6 +16,7 @@ mod offer;
 mod proof;
 mod pull;
 mod referrers;
+mod release;
 mod repair;
 mod source;
 mod store;
@@ -38,6 +39,7 @@ pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use offer::Offer;
 pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
+pub use release::{EXPIRES, Release};
 pub use repair::repair_from_image;
 pub use source::{FetchedManifest, ImageSource, SourceError};
 pub use store::{

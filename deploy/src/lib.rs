@@ -7,6 +7,7 @@ pub mod booted;
 mod change;
 pub mod cleanup;
 mod directory;
+pub mod freshness;
 pub mod install;
 pub mod kargs;
 pub mod list;
@@ -24,7 +25,7 @@ pub mod stage;
 pub mod state;
 pub mod survey;
 pub mod sysroot;
-mod timestamp;
+pub mod timestamp;
 pub mod tool;
 
 pub use osupdate_record as record;

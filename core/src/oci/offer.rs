@@ -5,12 +5,10 @@ use std::io::{Cursor, Read};
 use super::digest::ContentDigest;
 use super::manifest::{BlobDescriptor, CheckedConfig, CheckedManifest, Platform};
 use super::pull::{PullError, fetch_config};
+use super::release::Release;
 use super::source::{ImageSource, SourceError};
 use super::store::layer_name;
 use crate::repository::{FileError, Repository};
-
-/// The label of an image's version.
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// An image as its origin offers it now: manifest and configuration, fetched and checked.
 ///
@@ -22,6 +20,7 @@ pub struct Offer<'a> {
     manifest: CheckedManifest,
     config_json: Vec<u8>,
     config: CheckedConfig,
+    release: Release,
 }
 
 impl<'a> Offer<'a> {
@@ -35,7 +34,13 @@ impl<'a> Offer<'a> {
         let config_json = fetch_config(source, &manifest.config)?;
         let config = CheckedConfig::parse(&config_json, manifest.layers.len())?;
         platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
-        Ok(Self { source, json, manifest, config_json, config })
+        let release = Release::of(&manifest.manifest, &config.config);
+        Ok(Self { source, json, manifest, config_json, config, release })
+    }
+
+    /// The bytes of the manifest: what is signed.
+    pub fn manifest_json(&self) -> &[u8] {
+        &self.json
     }
 
     /// Digest of the manifest.
@@ -45,8 +50,12 @@ impl<'a> Offer<'a> {
 
     /// The version that the image is labelled with; not one that could do something to a terminal.
     pub fn version(&self) -> Option<&str> {
-        let labels = self.config.config.config().as_ref()?.labels().as_ref()?;
-        labels.get(VERSION_LABEL).map(String::as_str).filter(|version| !version.contains(char::is_control))
+        self.release.version.as_deref()
+    }
+
+    /// What it says of its version and its times.
+    pub fn release(&self) -> &Release {
+        &self.release
     }
 
     /// Sum of the sizes of all layers as they are transferred.

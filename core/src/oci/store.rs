@@ -17,6 +17,7 @@ use super::label::{ImageLabel, is_image_label};
 use super::layer;
 use super::layer::StoredLayerError;
 use super::manifest::{CheckedArtifact, CheckedConfig, CheckedManifest, ManifestError};
+use super::release::Release;
 use super::tags::resolve_tag;
 use crate::digest::Digest;
 use crate::repository::{FileError, MANIFEST_PREFIX, ObjectError, RefError, Repository, StreamError};
@@ -142,6 +143,11 @@ impl StoredImage {
     /// First-level name of the manifest's stream: what a ref that keeps the image points at.
     pub fn stream_name(&self) -> String {
         manifest_name(&self.manifest_digest)
+    }
+
+    /// What it says of its version and its times.
+    pub fn release(&self) -> Release {
+        Release::of(&self.manifest, &self.config)
     }
 }
 
