@@ -1,13 +1,18 @@
 //! OCI images: pulled from a source, stored as split streams, turned into file trees and EROFS images.
 //!
-//! Knows the formats of OCI and Docker, but no network: an image comes from an [`ImageSource`]. One source is here, OCI
-//! image layouts in directories ([`Layout`]).
+//! Knows the formats of OCI and Docker, but no network: an image comes from an [`ImageSource`]. Here are those that are
+//! files: OCI image layouts ([`Layout`]), archives ([`ImageArchive`]) and directories ([`ImageDirectory`]).
 
 pub(crate) mod apply;
+mod archive;
 mod artifact;
 mod copy;
 mod decompress;
 mod digest;
+mod docker_archive;
+mod files;
+mod image_archive;
+mod image_directory;
 mod label;
 mod layer;
 mod layout;
@@ -25,10 +30,14 @@ mod tags;
 mod verify;
 
 pub use apply::{ApplyError, ApplyErrorKind};
+pub use archive::IndexError;
 pub use artifact::{Stored, StoredArtifact, is_artifact, open_any, open_artifact, pull_artifact};
 pub use copy::{CopyImageError, copy_all, copy_image};
 pub use decompress::Compression;
 pub use digest::{ContentDigest, ContentHasher, ParseContentDigestError};
+pub use docker_archive::{DockerArchive, DockerArchiveError};
+pub use image_archive::{ArchiveForm, ImageArchive, ImageArchiveError};
+pub use image_directory::{ImageDirectory, ImageDirectoryError};
 pub use layer::{LayerError, StoredLayerError};
 pub use layout::{Layout, LayoutError};
 pub use manifest::{
@@ -41,7 +50,7 @@ pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
 pub use release::{EXPIRES, Release};
 pub use repair::repair_from_image;
-pub use source::{FetchedManifest, ImageSource, SourceError};
+pub use source::{FetchedManifest, ImageSource, LayerBytes, SourceError};
 pub use store::{
     StoreError, StoredImage, TreeError, documents, image_of_erofs, image_tree, image_tree_with, manifests, open_image,
     plain_image_tree,

@@ -23,6 +23,7 @@ use super::apply::{ApplyError, TreeBuilder};
 use super::decompress::{Blob, BlobFault, Compression, Decoder};
 use super::digest::{ContentDigest, ContentHasher};
 use super::manifest::BlobDescriptor;
+use super::source::LayerBytes;
 use crate::digest::Digest;
 use crate::fsverity::Hasher;
 use crate::observer::{Event, Observer};
@@ -165,12 +166,31 @@ pub(crate) struct LayerSource<'a> {
 pub(crate) fn import(
     queue: &ObjectQueue<'_>,
     layer: &LayerSource<'_>,
+    bytes: LayerBytes<'_>,
+    stop: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<Digest, LayerError> {
+    match bytes {
+        LayerBytes::Blob(bytes) => {
+            let blob = Blob::new(bytes, layer.blob, layer.id, stop, observer);
+            import_blob(queue, layer, blob)
+        }
+        LayerBytes::Uncompressed(bytes) => import_uncompressed(queue, layer.diff_id, layer.id, bytes, stop, observer),
+    }
+}
+
+/// Imports a layer of which nothing is known but its diff_id.
+fn import_uncompressed(
+    queue: &ObjectQueue<'_>,
+    diff_id: &ContentDigest,
+    id: &str,
     bytes: Box<dyn Read + Send + '_>,
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Digest, LayerError> {
-    let blob = Blob::new(bytes, layer.blob, layer.id, stop, observer);
-    import_blob(queue, layer, blob)
+    let blob = BlobDescriptor { digest: *diff_id, size: 0, media_type: String::new() };
+    let layer = LayerSource { blob: &blob, compression: Compression::None, diff_id, id };
+    import_blob(queue, &layer, Blob::new(bytes, &blob, id, stop, observer).of_unknown_size())
 }
 
 /// Reads a layer that is not compressed and whose size nobody knows, and stores it as [`import`] does.
@@ -182,12 +202,9 @@ pub(crate) fn import_stream(
     observer: &dyn Observer,
 ) -> Result<Digest, LayerError> {
     let id = diff_id.to_string();
-    let blob = BlobDescriptor { digest: *diff_id, size: 0, media_type: String::new() };
-    let layer = LayerSource { blob: &blob, compression: Compression::None, diff_id, id: &id };
     let what = format!("layer {}", diff_id.short());
     observer.event(Event::Started { id: &id, what: &what, total_bytes: None });
-    let blob = Blob::new(bytes, &blob, &id, stop, observer).of_unknown_size();
-    let stream = repository.with_queue(|queue| import_blob(queue, &layer, blob))?;
+    let stream = repository.with_queue(|queue| import_uncompressed(queue, diff_id, &id, bytes, stop, observer))?;
     observer.event(Event::Finished { id: &id });
     Ok(stream)
 }

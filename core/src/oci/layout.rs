@@ -1,22 +1,23 @@
-//! OCI image layouts: directories with `oci-layout`, `index.json` and `blobs/`, as skopeo and buildah write them.
+//! OCI image layouts: directories or archives with `oci-layout`, `index.json` and `blobs/`, as skopeo and buildah write
+//! them.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, PlatformBuilder};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::digest::ContentDigest;
+use super::files::{Directory, Files, read_bounded};
 use super::manifest::{
     BlobDescriptor, CONFIG_MAX_BYTES, CheckedArtifact, CheckedConfig, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES,
     ManifestError, Platform, parse_index,
 };
 use super::source::{ImageSource, SourceError};
 
+/// The file that tells what the directory is.
+pub(crate) const MARKER: &str = "oci-layout";
 /// Annotation that names an image in `index.json`.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Deepest nesting of indexes.
@@ -26,7 +27,25 @@ const INDEX_DEPTH_MAX: usize = 4;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// There is no such directory, or it is something else.
+    /// There is no such directory.
+    #[error(
+        "there is no directory {path}, and an OCI image layout is one: with oci-layout, index.json and blobs in it",
+        path = path.display()
+    )]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is no directory.
+    #[error(
+        "{path} is a file, and an OCI image layout is a directory; oci-archive:{path} is an archive of one",
+        path = path.display()
+    )]
+    NotDirectory {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is something else.
     #[error("{path} is not an OCI image layout, there is no oci-layout file in it", path = path.display())]
     NotLayout {
         /// The directory.
@@ -92,7 +111,7 @@ fn names(available: &[String]) -> String {
 #[derive(Debug)]
 pub struct Layout {
     path: PathBuf,
-    directory: OwnedFd,
+    files: Box<dyn Files>,
     manifest: Vec<u8>,
 }
 
@@ -103,12 +122,24 @@ impl Layout {
     /// # Errors
     /// When the directory is not a layout, the image is not in it, or its manifest is damaged.
     pub fn open(path: &Path, name: Option<&str>, platform: &Platform) -> Result<Self, LayoutError> {
-        let not_layout = |source| LayoutError::NotLayout { path: path.to_owned(), source };
-        let directory = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| not_layout(errno.into()))?;
-        let mut layout = Self { path: path.to_owned(), directory, manifest: Vec::new() };
-        let marker = layout.open_file("oci-layout").and_then(|file| read_bounded(file, MANIFEST_MAX_BYTES));
-        layout.check_version(&marker.map_err(not_layout)?)?;
+        let directory = Directory::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => LayoutError::NoDirectory { path: path.to_owned() },
+            io::ErrorKind::NotADirectory => LayoutError::NotDirectory { path: path.to_owned() },
+            _ => LayoutError::NotLayout { path: path.to_owned(), source },
+        })?;
+        Self::of_files(path, Box::new(directory), name, platform)
+    }
+
+    /// Finds the image in the files of a layout; `path` is what messages say.
+    pub(crate) fn of_files(
+        path: &Path,
+        files: Box<dyn Files>,
+        name: Option<&str>,
+        platform: &Platform,
+    ) -> Result<Self, LayoutError> {
+        let mut layout = Self { path: path.to_owned(), files, manifest: Vec::new() };
+        let marker = layout.files.open_document(MARKER).and_then(|file| read_bounded(file, MANIFEST_MAX_BYTES));
+        layout.check_version(&marker.map_err(|source| LayoutError::NotLayout { path: path.to_owned(), source })?)?;
         layout.manifest = layout.select(name, platform)?;
         Ok(layout)
     }
@@ -172,7 +203,7 @@ impl Layout {
             return Some(descriptor.clone());
         }
         let manifest = CheckedArtifact::parse(&self.read_blob(descriptor).ok()?).ok()?;
-        let config = self.open_file(&blob_path(&manifest.config.digest)).ok()?;
+        let config = self.files.open(&blob_path(&manifest.config.digest)).ok()?;
         let config = read_bounded(config, CONFIG_MAX_BYTES).ok()?;
         let config = CheckedConfig::parse(&config, manifest.layers.len()).ok()?.config;
         let platform = PlatformBuilder::default()
@@ -200,12 +231,8 @@ impl Layout {
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>, LayoutError> {
-        let contents = self.open_file(path).and_then(|file| read_bounded(file, MANIFEST_MAX_BYTES));
+        let contents = self.files.open_document(path).and_then(|file| read_bounded(file, MANIFEST_MAX_BYTES));
         contents.map_err(|source| LayoutError::Read { path: self.path.join(path), source })
-    }
-
-    fn open_file(&self, path: &str) -> io::Result<File> {
-        Ok(openat(&self.directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
     }
 }
 
@@ -216,10 +243,8 @@ impl ImageSource for Layout {
 
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
         let path = blob_path(&descriptor.digest);
-        match self.open_file(&path) {
-            Ok(file) => Ok(Box::new(file)),
-            Err(source) => Err(SourceError::new(LayoutError::Read { path: self.path.join(path), source })),
-        }
+        let opened = self.files.open(&path);
+        opened.map_err(|source| SourceError::new(LayoutError::Read { path: self.path.join(path), source }))
     }
 }
 
@@ -230,14 +255,4 @@ fn blob_path(digest: &ContentDigest) -> String {
 
 fn ref_name(descriptor: &Descriptor) -> Option<&str> {
     descriptor.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
-}
-
-/// Reads a whole file, failing if it is longer than `max` bytes.
-pub(crate) fn read_bounded(reader: impl Read, max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.take(max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {max} bytes")));
-    }
-    Ok(bytes)
 }

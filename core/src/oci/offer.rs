@@ -6,7 +6,7 @@ use super::digest::ContentDigest;
 use super::manifest::{BlobDescriptor, CheckedConfig, CheckedManifest, Platform};
 use super::pull::{PullError, fetch_config};
 use super::release::Release;
-use super::source::{ImageSource, SourceError};
+use super::source::{ImageSource, LayerBytes, SourceError};
 use super::store::layer_name;
 use crate::repository::{FileError, Repository};
 
@@ -88,5 +88,9 @@ impl ImageSource for Offer<'_> {
             return Ok(Box::new(Cursor::new(&self.config_json)));
         }
         self.source.blob(descriptor)
+    }
+
+    fn layer(&self, descriptor: &BlobDescriptor, diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
+        self.source.layer(descriptor, diff_id)
     }
 }

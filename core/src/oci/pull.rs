@@ -13,9 +13,9 @@ use std::io;
 use thiserror::Error;
 
 use super::digest::ContentDigest;
+use super::files::read_bounded;
 use super::label::{is_boot_label, is_image_label};
 use super::layer::LayerError;
-use super::layout::read_bounded;
 use super::manifest::{BlobDescriptor, CONFIG_MAX_BYTES, CheckedConfig, CheckedManifest, ManifestError, Platform};
 use super::proof;
 use super::source::{ImageSource, SourceError};

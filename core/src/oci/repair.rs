@@ -42,7 +42,7 @@ pub fn repair_from_image(
         let what = format!("layer {}", blob.digest.short());
         observer.event(Event::Started { id: &id, what: &what, total_bytes: Some(blob.size) });
         let failed = |source| PullError::Layer { digest: blob.digest, source };
-        let bytes = source.blob(blob).map_err(|error| failed(LayerError::Transfer(error.into())))?;
+        let bytes = source.layer(blob, diff_id).map_err(|error| failed(LayerError::Transfer(error.into())))?;
         let layer = LayerSource { blob, compression: *compression, diff_id, id: &id };
         let stream = repository
             .with_queue(|objects| layer::import(objects, &layer, bytes, &AtomicBool::new(false), observer))

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Read;
 
+use super::digest::ContentDigest;
 use super::manifest::BlobDescriptor;
 
 /// Why a source could not deliver.
@@ -36,6 +37,24 @@ pub trait ImageSource: Sync {
     /// # Errors
     /// When the transfer cannot begin.
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError>;
+
+    /// A layer's bytes: its blob, unless the origin has kept only what it unpacked. The caller verifies them.
+    ///
+    /// # Errors
+    /// When the transfer cannot begin.
+    fn layer(&self, descriptor: &BlobDescriptor, _diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
+        self.blob(descriptor).map(LayerBytes::Blob)
+    }
+}
+
+/// A layer as a source delivers it.
+#[allow(missing_debug_implementations, reason = "bytes that were not read have nothing to show")]
+pub enum LayerBytes<'a> {
+    /// The blob as the manifest describes it.
+    Blob(Box<dyn Read + Send + 'a>),
+    /// The tar archive without compression: the size and digest in the manifest may be of something that is not there, and
+    /// the diff_id alone tells whether it is right.
+    Uncompressed(Box<dyn Read + Send + 'a>),
 }
 
 /// A source whose manifest was fetched and looked at: what is pulled then is what was looked at, even if a tag is moved in
@@ -68,5 +87,9 @@ impl ImageSource for FetchedManifest<'_> {
 
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
         self.source.blob(descriptor)
+    }
+
+    fn layer(&self, descriptor: &BlobDescriptor, diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
+        self.source.layer(descriptor, diff_id)
     }
 }

@@ -83,7 +83,7 @@ impl Pull<'_> {
     ) -> Result<Digest, LayerError> {
         let (id, what, total_bytes) = (layer.id, layer_title(layer.blob), Some(layer.blob.size));
         self.observer.event(Event::Started { id, what: &what, total_bytes });
-        let bytes = self.source.blob(layer.blob).map_err(|error| LayerError::Transfer(error.into()))?;
+        let bytes = self.source.layer(layer.blob, layer.diff_id).map_err(|error| LayerError::Transfer(error.into()))?;
         let stream = layer::import(objects, layer, bytes, stop, self.observer)?;
         proof::remember(self.repository, &stream, layer.diff_id);
         self.observer.event(Event::Finished { id });
