@@ -18,9 +18,12 @@ use osupdate_core::repository::{Namespace, Repository};
 use crate::cli::Cli;
 use crate::commands::repository_path;
 use crate::transport::ImageReference;
+use crate::transport::reference::TRANSPORTS;
 
-/// Begins references to directories.
-const OCI_PREFIX: &[u8] = b"oci:";
+/// Transports after which a directory comes.
+const OF_DIRECTORIES: [&str; 2] = ["oci:", "dir:"];
+/// Transports after which a file comes.
+const OF_FILES: [&str; 2] = ["oci-archive:", "docker-archive:"];
 
 /// What the last of the words could become, each with a tab and a description if there is one.
 ///
@@ -74,7 +77,7 @@ pub(crate) fn images() -> ArgValueCompleter {
 /// Completes what commands take that look at any image: one of the repository, a path, a reference.
 pub(crate) fn subjects() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
-        if current.as_bytes().starts_with(OCI_PREFIX) {
+        if path_after(current, &OF_DIRECTORIES).or(path_after(current, &OF_FILES)).is_some() {
             return references().complete(current);
         }
         let named = if is_path(current) { Vec::new() } else { images().complete(current) };
@@ -125,28 +128,45 @@ pub(crate) fn streams() -> ArgValueCompleter {
     })
 }
 
-/// Completes where an image is fetched from: directories after `oci:`, and what has been pulled before.
+/// Completes where an image is fetched from: what has been pulled before, transports, and paths after those that have one.
 pub(crate) fn references() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
-        let Some(path) = current.as_bytes().strip_prefix(OCI_PREFIX) else {
-            let pulled = |name: &String| name.parse::<ImageReference>().is_ok();
-            return names(current, |repository, _, names| {
-                names.extend(oci::list(repository)?.into_iter().map(|(tag, _)| tag).filter(pulled));
-                // The other kind of reference, for those who do not know.
-                names.insert("oci:".to_owned());
-                Ok(())
-            });
-        };
-        let found = PathCompleter::dir().complete(OsStr::from_bytes(path)).into_iter();
-        found.map(|candidate| layout(&candidate).unwrap_or(candidate).add_prefix("oci:")).collect()
+        if let Some((transport, path)) = path_after(current, &OF_DIRECTORIES) {
+            let found = PathCompleter::dir().complete(path).into_iter();
+            return found.map(|found| image_directory(&found).unwrap_or(found).add_prefix(transport)).collect();
+        }
+        if let Some((transport, path)) = path_after(current, &OF_FILES) {
+            let found = PathCompleter::any().complete(path).into_iter();
+            return found.map(|found| found.add_prefix(transport)).collect();
+        }
+        if is_path(current) {
+            return PathCompleter::any().complete(current);
+        }
+        let pulled = |name: &String| name.parse::<ImageReference>().is_ok();
+        names(current, |repository, _, names| {
+            names.extend(oci::list(repository)?.into_iter().map(|(tag, _)| tag).filter(pulled));
+            // For those who do not know them. What comes after docker:// nobody here knows.
+            let others = TRANSPORTS.iter().filter(|transport| transport.ends_with(':'));
+            names.extend(others.map(|transport| (*transport).to_owned()));
+            Ok(())
+        })
     })
 }
 
-/// The candidate for a directory that is an OCI layout: nothing more follows.
-fn layout(candidate: &CompletionCandidate) -> Option<CompletionCandidate> {
+/// The transport that a word begins with, and the path after it.
+fn path_after<'a>(word: &'a OsStr, transports: &[&'static str]) -> Option<(&'static str, &'a OsStr)> {
+    transports.iter().find_map(|transport| {
+        let path = word.as_bytes().strip_prefix(transport.as_bytes())?;
+        Some((*transport, OsStr::from_bytes(path)))
+    })
+}
+
+/// The candidate for a directory that an image is in: nothing more follows.
+fn image_directory(candidate: &CompletionCandidate) -> Option<CompletionCandidate> {
     let directory = candidate.get_value().as_bytes().strip_suffix(b"/")?;
     let directory = Path::new(OsStr::from_bytes(directory));
-    directory.join("oci-layout").is_file().then(|| CompletionCandidate::new(directory))
+    let has = |file: &str| directory.join(file).is_file();
+    (has("oci-layout") || has("manifest.json")).then(|| CompletionCandidate::new(directory))
 }
 
 /// Completes a tag.

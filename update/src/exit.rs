@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use osupdate_core::oci::SourceError;
 
 use crate::transport::TransportError;
+use crate::transport::proxy::ProxyError;
 use crate::transport::registry::RegistryError;
 
 /// How a command ended that did not fail.
@@ -145,7 +146,12 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return hint(error.get_ref());
     }
-    if let Some(TransportError::Registry(error)) = error.downcast_ref() {
+    match error.downcast_ref() {
+        Some(TransportError::Registry(error)) => return error.hint(),
+        Some(TransportError::Proxy(error)) => return error.hint(),
+        _ => {}
+    }
+    if let Some(error) = error.downcast_ref::<ProxyError>() {
         return error.hint();
     }
     let error = error.downcast_ref::<io::Error>()?;

@@ -1,13 +1,18 @@
-//! Where images come from: registries and OCI directories.
+//! Where images come from: registries, directories, archives, and what other programs keep on this machine.
 
+pub mod proxy;
 pub mod reference;
 pub mod registry;
 
 use std::io::Read;
 
-use osupdate_core::oci::{BlobDescriptor, ContentDigest, ImageSource, Layout, LayoutError, Platform, SourceError};
+use osupdate_core::oci::{
+    BlobDescriptor, ContentDigest, ImageArchive, ImageArchiveError, ImageDirectory, ImageDirectoryError, ImageSource,
+    LayerBytes, Layout, LayoutError, Platform, SourceError,
+};
 use thiserror::Error;
 
+use proxy::{ProxyError, ProxyImage};
 pub use reference::ImageReference;
 use registry::{RegistryError, RegistryImage, RegistryOptions};
 
@@ -28,6 +33,15 @@ pub enum TransportError {
     /// An OCI layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// An archive.
+    #[error(transparent)]
+    Archive(#[from] ImageArchiveError),
+    /// A directory of blobs.
+    #[error(transparent)]
+    Directory(#[from] ImageDirectoryError),
+    /// What another program keeps.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// What an open source says.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -40,6 +54,12 @@ pub enum Source {
     Registry(Box<RegistryImage>),
     /// In an OCI layout.
     Layout(Layout),
+    /// In an archive.
+    Archive(Box<ImageArchive>),
+    /// In a directory of blobs.
+    Directory(ImageDirectory),
+    /// Kept by another program.
+    Proxy(Box<ProxyImage>),
 }
 
 /// Opens what a reference stands for. A registry is not asked before something is fetched.
@@ -52,6 +72,13 @@ pub fn open_source(reference: &ImageReference, options: &SourceOptions) -> Resul
         ImageReference::OciLayout(reference) => {
             Ok(Source::Layout(Layout::open(&reference.path, reference.tag.as_deref(), &Platform::host())?))
         }
+        ImageReference::Archive(reference) => {
+            let name = reference.name.as_deref();
+            let archive = ImageArchive::open(&reference.path, reference.form, name, &Platform::host())?;
+            Ok(Source::Archive(Box::new(archive)))
+        }
+        ImageReference::Directory(path) => Ok(Source::Directory(ImageDirectory::open(path, &Platform::host())?)),
+        ImageReference::Local(reference) => Ok(Source::Proxy(Box::new(ProxyImage::open(reference)?))),
     }
 }
 
@@ -60,23 +87,31 @@ impl Source {
     pub fn resolve(&self) -> Result<ContentDigest, TransportError> {
         match self {
             Self::Registry(image) => Ok(image.resolve()?),
-            Self::Layout(layout) => Ok(ContentDigest::sha256(&layout.manifest()?)),
+            others => Ok(ContentDigest::sha256(&others.image().manifest()?)),
+        }
+    }
+
+    fn image(&self) -> &dyn ImageSource {
+        match self {
+            Self::Registry(image) => &**image,
+            Self::Layout(layout) => layout,
+            Self::Archive(archive) => &**archive,
+            Self::Directory(directory) => directory,
+            Self::Proxy(image) => &**image,
         }
     }
 }
 
 impl ImageSource for Source {
     fn manifest(&self) -> Result<Vec<u8>, SourceError> {
-        match self {
-            Self::Registry(image) => ImageSource::manifest(&**image),
-            Self::Layout(layout) => layout.manifest(),
-        }
+        self.image().manifest()
     }
 
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
-        match self {
-            Self::Registry(image) => ImageSource::blob(&**image, descriptor),
-            Self::Layout(layout) => layout.blob(descriptor),
-        }
+        self.image().blob(descriptor)
+    }
+
+    fn layer(&self, descriptor: &BlobDescriptor, diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
+        self.image().layer(descriptor, diff_id)
     }
 }

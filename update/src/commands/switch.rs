@@ -22,7 +22,7 @@ Examples:
   osupdate switch docker://registry.example.com/os:2
   osupdate switch oci:/var/tmp/image:latest --apply")]
 pub struct Args {
-    /// The image: docker://HOST/NAME:TAG or oci:DIRECTORY[:TAG]
+    /// The image: docker://HOST/NAME:TAG, oci:DIRECTORY[:TAG], or another reference as for image pull
     #[arg(value_name = "REF", add = completion::references())]
     reference: ImageReference,
 

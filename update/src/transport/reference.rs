@@ -3,18 +3,31 @@
 //! ```text
 //! docker://HOST[:PORT]/NAME[:TAG][@sha256:HEX]     an image in a registry; the prefix may be left out
 //! oci:PATH[:TAG]                                   an image in an OCI layout directory
+//! oci-archive:PATH[:TAG]                           the same in a tar archive
+//! docker-archive:PATH[:NAME]                       an image in an archive that docker save has written
+//! PATH[:NAME]                                      an archive of either form; a path that begins with / or ., or ends
+//!                                                  with .tar
+//! dir:PATH                                         an image in a directory that skopeo copy has written
+//! containers-storage:NAME                          an image of podman and buildah, read with skopeo
+//! docker-daemon:NAME                               an image of Docker, read with skopeo
 //! ```
 //!
 //! The text that [`fmt::Display`] writes is canonical: it has the transport and, unless there is a digest, the tag. It is
 //! stored as the origin of a deployment.
 
+mod file;
+mod local;
+
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use osupdate_core::oci::ContentDigest;
+use osupdate_core::oci::{ArchiveForm, ContentDigest};
 use thiserror::Error;
+
+pub use file::{ArchiveReference, OciLayoutReference};
+pub use local::{LocalReference, LocalTransport};
 
 /// Longest repository name, with the host, in the reference grammar.
 const NAME_MAX: usize = 255;
@@ -31,6 +44,12 @@ pub enum ImageReference {
     Registry(RegistryReference),
     /// An image in an OCI layout directory.
     OciLayout(OciLayoutReference),
+    /// An image in a tar archive.
+    Archive(ArchiveReference),
+    /// An image in a directory of blobs.
+    Directory(PathBuf),
+    /// An image that another program keeps on this machine.
+    Local(LocalReference),
 }
 
 /// Name of an image in a registry.
@@ -46,15 +65,6 @@ pub struct RegistryReference {
     pub digest: Option<ContentDigest>,
 }
 
-/// Name of an image in an OCI layout directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OciLayoutReference {
-    /// The directory.
-    pub path: PathBuf,
-    /// The `org.opencontainers.image.ref.name` annotation of the image. `None`: the only image of the directory.
-    pub tag: Option<String>,
-}
-
 /// Why a text is not an image reference.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -63,7 +73,7 @@ pub enum ParseReferenceError {
     #[error("an image reference cannot be empty")]
     Empty,
     /// The transport is not one of ours.
-    #[error("transport {0:?} is not supported, use docker:// (a registry) or oci: (a directory)")]
+    #[error("transport {0:?} is not supported; those that are: {transports}", transports = TRANSPORTS.join(", "))]
     Transport(String),
     /// A web address was given.
     #[error("a reference has no {0}, write docker://HOST[:PORT]/NAME[:TAG]")]
@@ -95,30 +105,43 @@ pub enum ParseReferenceError {
     /// The digest is not one.
     #[error("digest {0:?} is not valid: expected sha256: and 64 lower-case hex digits")]
     Digest(String),
-    /// `oci:` without a directory.
-    #[error("there is no directory after oci:")]
-    NoPath,
+    /// A transport that needs a path, without one.
+    #[error("there is no path after {0}")]
+    NoPath(&'static str),
+    /// A transport that needs a name, without one or with one that no image has.
+    #[error("{name:?} after {transport}: is not the name of an image")]
+    LocalName {
+        /// The transport.
+        transport: LocalTransport,
+        /// What was given.
+        name: String,
+    },
 }
 
+/// What references begin with that name their transport.
+pub const TRANSPORTS: [&str; 7] =
+    ["docker://", "oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"];
+
 impl ImageReference {
-    /// Makes the path of a directory absolute, so that the reference means the same from everywhere.
+    /// Whether a text begins with the name of a transport, and so can be nothing but a reference.
+    pub fn has_transport(text: &str) -> bool {
+        TRANSPORTS.iter().any(|transport| text.starts_with(transport))
+    }
+
+    /// Makes the path of a directory or archive absolute, so that the reference means the same from everywhere.
     ///
     /// # Errors
     /// When the absolute path cannot be written in a reference: it has a colon, or is not UTF-8.
     pub fn absolute(self) -> io::Result<Self> {
         Ok(match self {
             Self::OciLayout(OciLayoutReference { path, tag }) => {
-                let path = std::path::absolute(path)?;
-                if path.to_str().is_none_or(|path| path.contains(':')) {
-                    let text = format!(
-                        "the path {} cannot be part of an image reference: it has a colon or is not UTF-8",
-                        path.display()
-                    );
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-                }
-                Self::OciLayout(OciLayoutReference { path, tag })
+                Self::OciLayout(OciLayoutReference { path: file::absolute(&path)?, tag })
             }
-            registry @ Self::Registry(_) => registry,
+            Self::Archive(ArchiveReference { form, path, name }) => {
+                Self::Archive(ArchiveReference { form, path: file::absolute(&path)?, name })
+            }
+            Self::Directory(path) => Self::Directory(file::absolute(&path)?),
+            same @ (Self::Registry(_) | Self::Local(_)) => same,
         })
     }
 }
@@ -136,6 +159,17 @@ impl FromStr for ImageReference {
         if let Some(rest) = text.strip_prefix("oci:") {
             return rest.parse().map(Self::OciLayout);
         }
+        for form in [ArchiveForm::Oci, ArchiveForm::Docker] {
+            if let Some(rest) = text.strip_prefix(file::prefix(form)) {
+                return ArchiveReference::parse(form, rest).map(Self::Archive);
+            }
+        }
+        if let Some(path) = text.strip_prefix(file::DIRECTORY) {
+            return file::directory(path).map(Self::Directory);
+        }
+        if let Some((transport, name)) = LocalTransport::split(text) {
+            return LocalReference::new(transport, name).map(Self::Local);
+        }
         if text.starts_with("http://") {
             return Err(ParseReferenceError::WebAddress("http://"));
         }
@@ -145,25 +179,23 @@ impl FromStr for ImageReference {
         if let Some(transport) = foreign_transport(text) {
             return Err(ParseReferenceError::Transport(transport.to_owned()));
         }
-        text.parse().map(Self::Registry)
+        if file::is_path(text) {
+            return ArchiveReference::parse(ArchiveForm::Any, text).map(Self::Archive);
+        }
+        // Of what has no registry's host in front.
+        let is_archive = || text.split(':').next().is_some_and(|path| path.ends_with(".tar"));
+        match text.parse() {
+            Err(
+                ParseReferenceError::NoHost(_) | ParseReferenceError::NoRepository(_) | ParseReferenceError::Host(_),
+            ) if is_archive() => ArchiveReference::parse(ArchiveForm::Any, text).map(Self::Archive),
+            result => result.map(Self::Registry),
+        }
     }
 }
 
 /// The transport of other container tools that this text begins with.
 fn foreign_transport(text: &str) -> Option<&str> {
-    const KNOWN: [&str; 11] = [
-        "atomic",
-        "containers-storage",
-        "dir",
-        "docker",
-        "docker-archive",
-        "docker-daemon",
-        "oci-archive",
-        "ostree",
-        "ostree-image-signed",
-        "ostree-unverified-registry",
-        "sif",
-    ];
+    const KNOWN: [&str; 6] = ["atomic", "docker", "ostree", "ostree-image-signed", "ostree-unverified-registry", "sif"];
     let (transport, rest) = text.split_once(':')?;
     (KNOWN.contains(&transport) || rest.starts_with("//")).then_some(transport)
 }
@@ -173,6 +205,9 @@ impl fmt::Display for ImageReference {
         match self {
             Self::Registry(reference) => write!(f, "docker://{reference}"),
             Self::OciLayout(reference) => write!(f, "oci:{reference}"),
+            Self::Archive(reference) => reference.fmt(f),
+            Self::Directory(path) => write!(f, "{}{}", file::DIRECTORY, path.display()),
+            Self::Local(reference) => reference.fmt(f),
         }
     }
 }
@@ -243,33 +278,6 @@ impl fmt::Display for RegistryReference {
     }
 }
 
-impl FromStr for OciLayoutReference {
-    type Err = ParseReferenceError;
-
-    /// Parses a reference without its `oci:`. The path ends at the first colon, as other tools have it.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (path, tag) = match text.split_once(':') {
-            Some((_, "")) => return Err(ParseReferenceError::Tag(String::new())),
-            Some((path, tag)) => (path, Some(tag.to_owned())),
-            None => (text, None),
-        };
-        if path.is_empty() {
-            return Err(ParseReferenceError::NoPath);
-        }
-        Ok(Self { path: Path::new(path).to_owned(), tag })
-    }
-}
-
-impl fmt::Display for OciLayoutReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        match &self.tag {
-            Some(tag) => write!(f, ":{tag}"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// A host name, an IPv4 address or an IPv6 address in brackets, with an optional port.
 fn is_host(text: &str) -> bool {
     let (name, port) = match text.strip_prefix('[') {
@@ -314,79 +322,4 @@ fn is_name_part(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-    fn canonical(text: &str) -> String {
-        text.parse::<ImageReference>().unwrap().to_string()
-    }
-
-    fn error(text: &str) -> ParseReferenceError {
-        text.parse::<ImageReference>().unwrap_err()
-    }
-
-    #[test]
-    fn path_that_a_reference_cannot_hold_is_refused() {
-        let with_colon = OciLayoutReference { path: "/mnt/usb:1/os".into(), tag: None };
-        let err = ImageReference::OciLayout(with_colon).absolute().unwrap_err().to_string();
-        assert!(err.contains("/mnt/usb:1/os"), "{err}");
-    }
-
-    #[test]
-    fn references_have_a_canonical_text() {
-        assert_eq!(canonical("docker://localhost:5000/os"), "docker://localhost:5000/os:latest");
-        assert_eq!(canonical("quay.io/a/b-c__d.e:v1.2"), "docker://quay.io/a/b-c__d.e:v1.2");
-        assert_eq!(canonical("docker.io/debian:13"), "docker://docker.io/library/debian:13");
-        assert_eq!(canonical("docker.io/library/debian"), "docker://docker.io/library/debian:latest");
-        assert_eq!(canonical("[::1]:5000/os:1"), "docker://[::1]:5000/os:1");
-        assert_eq!(canonical(&format!("h.example/os@sha256:{HEX}")), format!("docker://h.example/os@sha256:{HEX}"));
-        assert_eq!(canonical(&format!("h:1/os:2@sha256:{HEX}")), format!("docker://h:1/os:2@sha256:{HEX}"));
-        assert_eq!(canonical("oci:dir"), "oci:dir");
-        assert_eq!(canonical("oci:/a/b:os:1"), "oci:/a/b:os:1");
-        for text in ["docker://localhost:5000/os", "oci:/a/b:tag"] {
-            assert_eq!(canonical(&canonical(text)), canonical(text));
-        }
-    }
-
-    #[test]
-    fn an_oci_tag_may_contain_colons() {
-        let ImageReference::OciLayout(reference) = "oci:/a/b:host/os:1".parse().unwrap() else { panic!() };
-        assert_eq!(reference.path, Path::new("/a/b"));
-        assert_eq!(reference.tag.as_deref(), Some("host/os:1"));
-    }
-
-    #[test]
-    fn errors_name_the_part() {
-        use ParseReferenceError as E;
-        assert_eq!(error(""), E::Empty);
-        assert_eq!(error("docker://"), E::Empty);
-        assert_eq!(error("debian"), E::NoHost("debian".into()));
-        assert_eq!(error("debian:13"), E::NoHost("debian:13".into()));
-        assert_eq!(error("docker://me/os:1"), E::NoHost("me/os:1".into()));
-        assert_eq!(error("quay.io"), E::NoRepository("quay.io".into()));
-        assert_eq!(error("localhost:5000"), E::NoRepository("localhost:5000".into()));
-        assert_eq!(error("quay.io/"), E::NoRepository("quay.io".into()));
-        assert_eq!(error("quay.io/:1"), E::NoRepository("quay.io".into()));
-        assert_eq!(error("quay.io:x/os"), E::Host("quay.io:x".into()));
-        assert_eq!(error("quay.io:65536/os"), E::Host("quay.io:65536".into()));
-        assert_eq!(error("quay..io/os"), E::Host("quay..io".into()));
-        assert_eq!(error("[::g]/os"), E::Host("[::g]".into()));
-        assert_eq!(error("quay.io/OS"), E::Repository("OS".into()));
-        assert_eq!(error("quay.io/a//b"), E::Repository("a//b".into()));
-        assert_eq!(error("quay.io/a-"), E::Repository("a-".into()));
-        assert_eq!(error("quay.io/a___b"), E::Repository("a___b".into()));
-        assert_eq!(error("quay.io/os:"), E::Tag(String::new()));
-        assert_eq!(error("quay.io/os:-x"), E::Tag("-x".into()));
-        assert_eq!(error("quay.io/os@sha256:12"), E::Digest("sha256:12".into()));
-        assert_eq!(error("docker://me:secret@quay.io/os"), E::UserInfo);
-        assert_eq!(error("https://quay.io/os"), E::WebAddress("https://"));
-        assert_eq!(error("oci-archive:x.tar"), E::Transport("oci-archive".into()));
-        assert_eq!(error("docker:quay.io/os"), E::Transport("docker".into()));
-        assert_eq!(error("oci:"), E::NoPath);
-        assert_eq!(error("oci::tag"), E::NoPath);
-        assert_eq!(error("oci:dir:"), E::Tag(String::new()));
-        assert_eq!(error(&format!("quay.io/{}", "a".repeat(250))), E::NameLength(258));
-    }
-}
+mod tests;

@@ -104,8 +104,15 @@ fn what_the_scripts_are_told_is_one_candidate_per_line() {
     assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "oci:re"]), "oci:repo/\n");
     assert_eq!(
         ask(&["osupdate", "image", "pull", "--repo", "repo", ""]),
-        "docker://registry.example/os:1\ndocker://registry.example/os:2\noci:\n"
+        "containers-storage:\ndir:\ndocker-archive:\ndocker-daemon:\ndocker://registry.example/os:1\n\
+         docker://registry.example/os:2\noci-archive:\noci:\n"
     );
+    assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "dir:im"]), "dir:image\n");
+    assert_eq!(
+        ask(&["osupdate", "image", "pull", "--repo", "repo", "oci-archive:image/in"]),
+        "oci-archive:image/index.json\n"
+    );
+    assert_eq!(ask(&["osupdate", "image", "pull", "--repo", "repo", "./image/in"]), "./image/index.json\n");
     let digest = place.run(&["image", "inspect", "test", "--json"]).json()["manifest_digest"].clone();
     let digests = ask(&["osupdate", "image", "inspect", "--repo", "repo", "sha256:"]);
     assert_eq!(digests, format!("{}\n", digest.as_str().unwrap()));

@@ -17,3 +17,4 @@ mod repo;
 mod repository_options;
 mod server;
 mod streams;
+mod transports;

@@ -24,11 +24,19 @@ Examples:
   osupdate image pull docker://registry.example.com/os:1.2 --bootable
   osupdate image pull docker://localhost:5000/os --plain-http --tag test
   osupdate image pull oci:build/image:latest
+  osupdate image pull containers-storage:localhost/os:latest --bootable
+  osupdate image pull ./os.tar
   osupdate image pull docker://registry.example.com/os:1.2 --expected-digest 4d2c…
 
 References:
   docker://HOST[:PORT]/NAME[:TAG][@sha256:HEX]    in a registry; docker:// may be left out
-  oci:PATH[:TAG]                                  in an OCI layout directory")]
+  oci:PATH[:TAG]                                  in an OCI layout directory
+  oci-archive:PATH[:TAG]                          in an OCI archive
+  docker-archive:PATH[:NAME]                      in an archive that docker save or podman save has written
+  PATH[:NAME]                                     in an archive of either form; PATH begins with / or . or ends with .tar
+  dir:PATH                                        in a directory that skopeo copy has written
+  containers-storage:NAME                         kept by podman or buildah on this machine (needs skopeo)
+  docker-daemon:NAME                              kept by Docker on this machine (needs skopeo)")]
 pub(super) struct Args {
     /// What to fetch
     #[arg(add = completion::references())]

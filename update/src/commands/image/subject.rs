@@ -1,8 +1,9 @@
 //! What a command about an image is given: a directory, a dumpfile, an EROFS file, a stored image, a reference.
 //!
-//! A name that begins with `/`, `./` or `../` is a path. `docker://…` and `oci:…` are references: the image is taken from
-//! the repository if it is there under that tag, else it is fetched into a repository for the purpose. Any other name is
-//! looked for in the repository, as a tag, a digest or a ref, and then as a path.
+//! A name that begins with `/`, `./` or `../` is a path. What begins with `docker://`, `oci:` or another transport is a
+//! reference: the image is taken from the repository if it is there under that tag, else it is fetched into a repository
+//! for the purpose, as the image in an archive is. Any other name is looked for in the repository, as a tag, a digest or a
+//! ref, and then as a path.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use osupdate_core::boot::{BootOptions, transform_for_boot};
 use osupdate_core::erofs::{self, Format};
-use osupdate_core::oci::{Platform, PullOptions, StoredImage, plain_image_tree, pull};
+use osupdate_core::oci::{ArchiveForm, ImageArchive, Platform, PullOptions, StoredImage, plain_image_tree, pull};
 use osupdate_core::repository::Repository;
 use osupdate_core::scan::{HashOnly, scan};
 use osupdate_core::tree::{Content, Entry, LeafKind, Tree};
@@ -24,6 +25,7 @@ use super::tree_options::TreeOptions;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::ResultExt as _;
+use crate::transport::reference::ArchiveReference;
 use crate::transport::{ImageReference, SourceOptions, open_source};
 
 /// Largest dumpfile or EROFS file that is read. Images of whole operating systems have some 20 MiB.
@@ -112,14 +114,14 @@ pub(super) fn find(name: &str, repository: &RepositoryPath) -> anyhow::Result<Pl
         return Ok(Place::Stdin);
     }
     if matches!(name, "." | "..") || ["/", "./", "../"].iter().any(|start| name.starts_with(start)) {
-        return Ok(Place::Path(name.into()));
+        return Ok(path_or_archive(name));
     }
     let stored = repository.open_if_there()?;
     let exists = Path::new(name).exists();
     if let Some(repository) = stored {
         match open(&repository, name) {
             Ok(image) => return Ok(Place::Image(repository, Box::new(image))),
-            Err(error) if is_reference(name) || exists => {
+            Err(error) if ImageReference::has_transport(name) || exists => {
                 tracing::debug!("{name} is not in the repository: {error}");
             }
             Err(error) => match repository.image(name)? {
@@ -132,7 +134,7 @@ pub(super) fn find(name: &str, repository: &RepositoryPath) -> anyhow::Result<Pl
             return Ok(Place::Erofs(repository, digest));
         }
     }
-    if is_reference(name) {
+    if ImageReference::has_transport(name) {
         return Ok(Place::Reference(name.parse()?));
     }
     if is_digest(name) && !exists {
@@ -140,14 +142,24 @@ pub(super) fn find(name: &str, repository: &RepositoryPath) -> anyhow::Result<Pl
             .hint("a digest tells nothing of the files: pull the image, or name its EROFS file");
     }
     match exists {
-        true => Ok(Place::Path(name.into())),
+        true => Ok(path_or_archive(name)),
         false => Err(anyhow!("there is no file {name}, and no repository in which an image could have that name"))
-            .hint("name a directory, a dumpfile, an EROFS file, oci:PATH, docker://HOST/NAME, or use --repo"),
+            .hint("name a directory, a dumpfile, an EROFS file, an image archive, docker://HOST/NAME, oci:PATH, or use --repo"),
     }
 }
 
-fn is_reference(name: &str) -> bool {
-    name.starts_with("oci:") || name.starts_with("docker://")
+/// An archive has an image in it, which may be named behind a colon.
+fn path_or_archive(name: &str) -> Place {
+    let path: PathBuf = name.into();
+    let archive = match (path.exists(), name.parse()) {
+        (true, _) => ArchiveReference { form: ArchiveForm::Any, path: path.clone(), name: None },
+        (false, Ok(ImageReference::Archive(archive))) => archive,
+        (false, _) => return Place::Path(path),
+    };
+    match ImageArchive::is_archive(&archive.path) {
+        true => Place::Reference(ImageReference::Archive(archive)),
+        false => Place::Path(path),
+    }
 }
 
 fn is_digest(name: &str) -> bool {

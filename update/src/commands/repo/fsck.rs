@@ -32,8 +32,8 @@ pub(super) struct Args {
     #[arg(long)]
     metadata_only: bool,
 
-    /// Get what is damaged or missing from here: the directory of another repository, or an image in a registry or an
-    /// OCI layout; may be repeated
+    /// Get what is damaged or missing from here: the directory of another repository, or an image in a registry, an OCI
+    /// layout, an archive, or any other place that image pull knows; may be repeated
     #[arg(long, value_name = "SOURCE")]
     repair: Vec<String>,
 
