@@ -18,6 +18,7 @@ mod layer;
 mod layout;
 pub(crate) mod manifest;
 mod offer;
+mod platform;
 mod proof;
 mod pull;
 mod referrers;
@@ -42,10 +43,11 @@ pub use layer::{LayerError, StoredLayerError};
 pub use layout::{Layout, LayoutError};
 pub use manifest::{
     BlobDescriptor, CONFIG_MAX_BYTES, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES, MANIFEST_MEDIA_TYPES, ManifestError,
-    Platform, parse_index,
+    parse_index,
 };
 pub use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 pub use offer::Offer;
+pub use platform::{ParsePlatformError, Platform};
 pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
 pub use release::{EXPIRES, Release};

@@ -21,6 +21,8 @@ use registry::{RegistryError, RegistryImage, RegistryOptions};
 pub struct SourceOptions {
     /// HTTP without TLS, if it is a registry.
     pub plain_http: bool,
+    /// Which image is taken of one for several platforms; `None`: the one for this machine.
+    pub platform: Option<Platform>,
 }
 
 /// Why a source cannot be opened or asked.
@@ -64,20 +66,22 @@ pub enum Source {
 
 /// Opens what a reference stands for. A registry is not asked before something is fetched.
 pub fn open_source(reference: &ImageReference, options: &SourceOptions) -> Result<Source, TransportError> {
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
     match reference {
         ImageReference::Registry(reference) => {
-            let options = RegistryOptions { plain_http: options.plain_http, ..RegistryOptions::default() };
+            let plain_http = options.plain_http;
+            let options = RegistryOptions { plain_http, platform, ..RegistryOptions::default() };
             Ok(Source::Registry(Box::new(RegistryImage::new(reference, &options)?)))
         }
         ImageReference::OciLayout(reference) => {
-            Ok(Source::Layout(Layout::open(&reference.path, reference.tag.as_deref(), &Platform::host())?))
+            Ok(Source::Layout(Layout::open(&reference.path, reference.tag.as_deref(), &platform)?))
         }
         ImageReference::Archive(reference) => {
             let name = reference.name.as_deref();
-            let archive = ImageArchive::open(&reference.path, reference.form, name, &Platform::host())?;
+            let archive = ImageArchive::open(&reference.path, reference.form, name, &platform)?;
             Ok(Source::Archive(Box::new(archive)))
         }
-        ImageReference::Directory(path) => Ok(Source::Directory(ImageDirectory::open(path, &Platform::host())?)),
+        ImageReference::Directory(path) => Ok(Source::Directory(ImageDirectory::open(path, &platform)?)),
         ImageReference::Local(reference) => Ok(Source::Proxy(Box::new(ProxyImage::open(reference)?))),
     }
 }

@@ -14,7 +14,8 @@ use thiserror::Error;
 use super::archive::{Archive, IndexError};
 use super::docker_archive::{self, DockerArchive, DockerArchiveError};
 use super::layout::{self, Layout, LayoutError};
-use super::manifest::{BlobDescriptor, Platform};
+use super::manifest::BlobDescriptor;
+use super::platform::Platform;
 use super::source::{ImageSource, SourceError};
 
 /// Where the magic number of a tar archive is, and how it begins.

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::files::{Directory, Files as _, read_bounded};
-use super::manifest::{BlobDescriptor, CheckedArtifact, MANIFEST_MAX_BYTES, ManifestError, Platform, parse_index};
+use super::manifest::{BlobDescriptor, CheckedArtifact, MANIFEST_MAX_BYTES, ManifestError, parse_index};
+use super::platform::Platform;
 use super::source::{ImageSource, SourceError};
 
 /// The manifest's file.

@@ -12,8 +12,9 @@ use super::digest::ContentDigest;
 use super::files::{Directory, Files, read_bounded};
 use super::manifest::{
     BlobDescriptor, CONFIG_MAX_BYTES, CheckedArtifact, CheckedConfig, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES,
-    ManifestError, Platform, parse_index,
+    ManifestError, parse_index,
 };
+use super::platform::Platform;
 use super::source::{ImageSource, SourceError};
 
 /// The file that tells what the directory is.

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::decompress::Compression;
 use super::digest::{ContentDigest, ParseContentDigestError};
+use super::platform::Platform;
 
 /// Most bytes of a manifest or index that are read.
 pub const MANIFEST_MAX_BYTES: u64 = 4 << 20;
@@ -254,72 +255,6 @@ fn json<'a, T: Deserialize<'a>>(document: &'static str, bytes: &'a [u8]) -> Resu
 
 fn check_size(document: &'static str, size: u64, max: u64) -> Result<(), ManifestError> {
     if size > max { Err(ManifestError::TooLarge { document, size, max }) } else { Ok(()) }
-}
-
-/// Kind of machine, in the words of OCI (Go's names of architectures).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// Such as `amd64` or `arm64`.
-    pub architecture: String,
-    /// Such as `linux`.
-    pub os: String,
-}
-
-impl Platform {
-    /// The machine that this program was built for.
-    pub fn host() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "x86" => "386",
-            "powerpc64" => "ppc64le",
-            "loongarch64" => "loong64",
-            same => same,
-        };
-        Self { architecture: architecture.to_owned(), os: "linux".to_owned() }
-    }
-
-    /// The manifest in an index that runs on this platform. Of several, the one without a variant or with the
-    /// architecture's base variant is taken, then the first.
-    ///
-    /// # Errors
-    /// [`ManifestError::Platform`] if there is none.
-    pub fn select<'a>(&self, manifests: &'a [Descriptor]) -> Result<&'a Descriptor, ManifestError> {
-        let base = |variant: &Option<String>| match (self.architecture.as_str(), variant.as_deref()) {
-            (_, None) => true,
-            ("amd64", Some(variant)) => variant == "v1",
-            ("arm64", Some(variant)) => variant == "v8",
-            ("arm", Some(variant)) => variant == "v7",
-            _ => false,
-        };
-        let fitting = manifests.iter().filter_map(|descriptor| {
-            let platform = descriptor.platform().as_ref()?;
-            self.check(&platform.architecture().to_string(), &platform.os().to_string()).ok()?;
-            Some((!base(platform.variant()), descriptor))
-        });
-        fitting.min_by_key(|(other_variant, _)| *other_variant).map(|(_, descriptor)| descriptor).ok_or_else(|| {
-            let platforms = manifests.iter().filter_map(|descriptor| descriptor.platform().as_ref());
-            let mut available: Vec<String> =
-                platforms.map(|platform| format!("{}/{}", platform.os(), platform.architecture())).collect();
-            available.sort_unstable();
-            available.dedup();
-            ManifestError::Platform { wanted: self.clone(), available }
-        })
-    }
-
-    /// Fails unless an image for `architecture` and `os` runs here.
-    pub(crate) fn check(&self, architecture: &str, os: &str) -> Result<(), ManifestError> {
-        if architecture == self.architecture && os == self.os {
-            return Ok(());
-        }
-        Err(ManifestError::Platform { wanted: self.clone(), available: vec![format!("{os}/{architecture}")] })
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
 }
 
 #[cfg(test)]

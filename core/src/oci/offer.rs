@@ -3,7 +3,8 @@
 use std::io::{Cursor, Read};
 
 use super::digest::ContentDigest;
-use super::manifest::{BlobDescriptor, CheckedConfig, CheckedManifest, Platform};
+use super::manifest::{BlobDescriptor, CheckedConfig, CheckedManifest};
+use super::platform::Platform;
 use super::pull::{PullError, fetch_config};
 use super::release::Release;
 use super::source::{ImageSource, LayerBytes, SourceError};

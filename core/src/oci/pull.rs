@@ -16,7 +16,8 @@ use super::digest::ContentDigest;
 use super::files::read_bounded;
 use super::label::{is_boot_label, is_image_label};
 use super::layer::LayerError;
-use super::manifest::{BlobDescriptor, CONFIG_MAX_BYTES, CheckedConfig, CheckedManifest, ManifestError, Platform};
+use super::manifest::{BlobDescriptor, CONFIG_MAX_BYTES, CheckedConfig, CheckedManifest, ManifestError};
+use super::platform::Platform;
 use super::proof;
 use super::source::{ImageSource, SourceError};
 use super::store::{

@@ -34,7 +34,7 @@ impl Fixture {
 
     /// The only image of a layout.
     pub(crate) fn layout(&self, name: &str) -> Layout {
-        let platform = Platform { architecture: "amd64".into(), os: "linux".into() };
+        let platform: Platform = "linux/amd64".parse().unwrap();
         Layout::open(&self.path(name), None, &platform).unwrap()
     }
 }

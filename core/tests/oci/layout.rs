@@ -12,7 +12,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn platform(architecture: &str) -> Platform {
-    Platform { architecture: architecture.into(), os: "linux".into() }
+    Platform { architecture: architecture.into(), os: "linux".into(), variant: None }
 }
 
 /// A layout directory; blobs are any text.

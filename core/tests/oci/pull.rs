@@ -151,7 +151,7 @@ fn the_stored_stream_is_the_layer_byte_by_byte() {
 fn an_image_for_other_machines_is_refused_before_its_layers_are_fetched() {
     let image = Image::new(&[layer(&[("usr/a", 100)])]);
     let (_dir, repository) = repository(Algorithm::Sha512);
-    let platform = Platform { architecture: "arm64".into(), os: "linux".into() };
+    let platform: Platform = "linux/arm64".parse().unwrap();
     let error = pull(&repository, &image, &PullOptions { platform: Some(&platform), ..PLAIN }, &Silent).unwrap_err();
     let expected = ["the image cannot be used", "there is no image for linux/arm64, only for linux/amd64"];
     assert_eq!(chain(&error), expected);

@@ -36,7 +36,7 @@ impl Image {
         }
         layer.extend([0; 1024]);
         let layer_digest = ContentDigest::sha256(&layer).to_string();
-        let Platform { architecture, os } = Platform::host();
+        let Platform { architecture, os, .. } = Platform::host();
         let config = format!(
             "{{\"architecture\":\"{architecture}\",\"os\":\"{os}\",\
              \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{layer_digest}\"]}}}}"

@@ -4,6 +4,7 @@ mod create;
 mod diff;
 mod digest;
 mod dump;
+mod fetch_options;
 mod fsck;
 mod import;
 mod import_layer;

@@ -117,7 +117,7 @@ impl ToDisk {
             wipe: self.wipe,
         };
         let open = || {
-            let options = SourceOptions { plain_http: self.plain_http };
+            let options = SourceOptions { plain_http: self.plain_http, ..SourceOptions::default() };
             open_source(&source, &options).map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
         };
         let installed = match install::to_disk(open, &options, &*context.observer) {

@@ -51,7 +51,8 @@ impl Args {
         // An origin must mean the same later and from everywhere.
         let reference = self.reference.absolute()?;
         let source = Source { reference: reference.to_string(), plain_http: self.plain_http };
-        let image = open_source(&reference, &SourceOptions { plain_http: self.plain_http })?;
+        let image =
+            open_source(&reference, &SourceOptions { plain_http: self.plain_http, ..SourceOptions::default() })?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {reference}")))?;
         // Who names an image wants it, whatever happened before.

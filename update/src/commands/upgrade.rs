@@ -47,7 +47,8 @@ impl Args {
         let survey = if self.check { machine.survey()? } else { cleanup::repair(&machine)? };
         let source = stage::origin(&survey.model)?;
         let reference: ImageReference = source.reference.parse()?;
-        let image = open_source(&reference, &SourceOptions { plain_http: source.plain_http })?;
+        let image =
+            open_source(&reference, &SourceOptions { plain_http: source.plain_http, ..SourceOptions::default() })?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
         if self.check {

@@ -12,6 +12,7 @@ mod man_pages;
 mod odd_places;
 mod peer_table;
 mod place;
+mod platforms;
 mod real;
 mod repo;
 mod repository_options;

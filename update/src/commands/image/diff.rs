@@ -8,6 +8,7 @@ use osupdate_core::diff::{Causes, DiffOptions, diff};
 use osupdate_core::erofs::{self, Format};
 use osupdate_core::tree::Tree;
 
+use super::fetch_options::FetchOptions;
 use super::subject::{Kind, Loader, Subject, find};
 use super::tree_options::TreeOptions;
 use crate::cli::Context;
@@ -44,9 +45,8 @@ pub(super) struct Args {
     #[arg(long)]
     summary: bool,
 
-    /// Speak HTTP without TLS with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    fetch: FetchOptions,
 
     #[command(flatten)]
     tree: TreeOptions,
@@ -77,8 +77,8 @@ impl Args {
     /// Loads both sides; a side whose files have no digests yet gets those of the other side's algorithm.
     fn load(&self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<(Subject, Subject)> {
         let load = |name: &str, algorithm| {
-            let (options, plain_http) = (&self.tree, self.plain_http);
-            Loader { repository, options, algorithm, plain_http, context }.load(name)
+            let (options, fetch) = (&self.tree, &self.fetch);
+            Loader { repository, options, algorithm, fetch, context }.load(name)
         };
         let flexible = |name: &str| {
             anyhow::Ok(match find(name, repository)? {

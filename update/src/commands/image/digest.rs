@@ -9,6 +9,7 @@ use osupdate_core::tree::Tree;
 use osupdate_core::{Algorithm, Digest, fsverity};
 use serde::Serialize;
 
+use super::fetch_options::FetchOptions;
 use super::subject::{Kind, Loader, Place, Subject, find};
 use super::tree_options::{TreeOptions, parse_format};
 use crate::cli::Context;
@@ -38,9 +39,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "REFERENCE", group = "what", add = completion::references())]
     source: Option<ImageReference>,
 
-    /// Speak HTTP without TLS with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    fetch: FetchOptions,
 
     /// Print only the kernel argument for the image that is booted
     #[arg(long)]
@@ -76,7 +76,7 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader::new(repository, &self.tree, self.plain_http, context);
+        let loader = Loader::new(repository, &self.tree, &self.fetch, context);
         let mut default_format = Format::V1;
         let subject = match (&self.source, &self.image) {
             (Some(reference), _) => loader

@@ -10,6 +10,7 @@ use osupdate_core::dumpfile;
 use osupdate_core::tree::{Content, Directory, Entry, LeafKind, Tree};
 use serde::Serialize;
 
+use super::fetch_options::FetchOptions;
 use super::subject::Loader;
 use super::tree_options::TreeOptions;
 use crate::cli::Context;
@@ -45,9 +46,8 @@ pub(super) struct Args {
     #[arg(long)]
     objects: bool,
 
-    /// Speak HTTP without TLS with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    fetch: FetchOptions,
 
     #[command(flatten)]
     tree: TreeOptions,
@@ -61,7 +61,7 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader::new(repository, &self.tree, self.plain_http, context);
+        let loader = Loader::new(repository, &self.tree, &self.fetch, context);
         let subject = loader.load(&self.image)?;
         let tree = if self.bootable { subject.boot_form()? } else { subject.tree };
         let mut wanted = Vec::new();

@@ -8,6 +8,7 @@ use osupdate_core::erofs::{self, Format};
 use osupdate_core::{Algorithm, Digest, fsverity};
 use serde::Serialize;
 
+use super::fetch_options::FetchOptions;
 use super::subject::{Kind, Loader};
 use super::tree_options::{TreeOptions, parse_format};
 use crate::cli::Context;
@@ -42,9 +43,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "v1", value_parser = parse_format)]
     format: Format,
 
-    /// Speak HTTP without TLS with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    fetch: FetchOptions,
 
     #[command(flatten)]
     tree: TreeOptions,
@@ -59,7 +59,7 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader::new(repository, &self.tree, self.plain_http, context);
+        let loader = Loader::new(repository, &self.tree, &self.fetch, context);
         let subject = loader.load(&self.image)?;
         let algorithm = repository.wanted_algorithm().or(subject.algorithm).unwrap_or(Algorithm::Sha512);
         if let Some(of_files) = subject.algorithm.filter(|of_files| *of_files != algorithm)

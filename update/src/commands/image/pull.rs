@@ -2,16 +2,17 @@
 
 use anyhow::{Context as _, bail};
 use osupdate_core::Digest;
-use osupdate_core::oci::{FetchedManifest, Platform, PullError, PullOptions, is_artifact, pull, pull_artifact};
+use osupdate_core::oci::{FetchedManifest, PullError, PullOptions, is_artifact, pull, pull_artifact};
 use osupdate_core::repository::Repository;
 use osupdate_core::transform::XattrFilter;
 
+use super::fetch_options::FetchOptions;
 use super::{artifact_summary, or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
-use crate::transport::{ImageReference, SourceOptions, open_source};
+use crate::transport::{ImageReference, open_source};
 
 /// Fetch an image into the repository and verify it
 ///
@@ -27,6 +28,7 @@ Examples:
   osupdate image pull containers-storage:localhost/os:latest --bootable
   osupdate image pull ./os.tar
   osupdate image pull docker://registry.example.com/os:1.2 --expected-digest 4d2c…
+  osupdate image pull docker://registry.example.com/os:1.2 --platform linux/arm64 --tag arm
 
 References:
   docker://HOST[:PORT]/NAME[:TAG][@sha256:HEX]    in a registry; docker:// may be left out
@@ -59,9 +61,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "HEX", conflicts_with = "xattrs")]
     expected_digest: Option<Digest>,
 
-    /// Speak HTTP without TLS with the registry
-    #[arg(long)]
-    plain_http: bool,
+    #[command(flatten)]
+    fetch: FetchOptions,
 }
 
 /// Which extended attributes stay in an image.
@@ -87,7 +88,7 @@ impl Args {
         let reference = self.reference.absolute().context("cannot find the current directory")?;
         let doing = || format!("cannot pull {reference}");
         let repository = repository.open_for_change()?;
-        let source = open_source(&reference, &SourceOptions { plain_http: self.plain_http }).with_context(doing)?;
+        let source = open_source(&reference, &self.fetch.source_options()).with_context(doing)?;
         let tag = self.tag.unwrap_or_else(|| reference.to_string());
         let source = FetchedManifest::fetch(&source).map_err(PullError::FetchManifest).with_context(doing)?;
         if is_artifact(source.bytes()) {
@@ -96,7 +97,7 @@ impl Args {
             }
             return self::artifact(&repository, &source, &reference, &tag, context);
         }
-        let platform = Platform::host();
+        let platform = self.fetch.platform();
         let options = PullOptions {
             bootable: self.bootable || self.xattrs.is_some() || self.expected_digest.is_some(),
             xattrs: self.xattrs.map(Into::into).unwrap_or_default(),

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use osupdate_core::boot::{BootOptions, transform_for_boot};
 use osupdate_core::erofs::{self, Format};
-use osupdate_core::oci::{ArchiveForm, ImageArchive, Platform, PullOptions, StoredImage, plain_image_tree, pull};
+use osupdate_core::oci::{ArchiveForm, ImageArchive, PullOptions, StoredImage, plain_image_tree, pull};
 use osupdate_core::repository::Repository;
 use osupdate_core::scan::{HashOnly, scan};
 use osupdate_core::tree::{Content, Entry, LeafKind, Tree};
 use osupdate_core::{Algorithm, Digest, dumpfile};
 
+use super::fetch_options::FetchOptions;
 use super::open;
 use super::scratch::Scratch;
 use super::tree_options::TreeOptions;
@@ -26,7 +27,7 @@ use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::ResultExt as _;
 use crate::transport::reference::ArchiveReference;
-use crate::transport::{ImageReference, SourceOptions, open_source};
+use crate::transport::{ImageReference, open_source};
 
 /// Largest dumpfile or EROFS file that is read. Images of whole operating systems have some 20 MiB.
 const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -91,7 +92,7 @@ pub(super) struct Loader<'a> {
     pub(super) options: &'a TreeOptions,
     /// For directories, and images that are fetched.
     pub(super) algorithm: Algorithm,
-    pub(super) plain_http: bool,
+    pub(super) fetch: &'a FetchOptions,
     pub(super) context: &'a Context,
 }
 
@@ -100,11 +101,11 @@ impl<'a> Loader<'a> {
     pub(super) fn new(
         repository: &'a RepositoryPath,
         options: &'a TreeOptions,
-        plain_http: bool,
+        fetch: &'a FetchOptions,
         context: &'a Context,
     ) -> Self {
         let algorithm = repository.wanted_algorithm().unwrap_or(Algorithm::Sha512);
-        Self { repository, options, algorithm, plain_http, context }
+        Self { repository, options, algorithm, fetch, context }
     }
 }
 
@@ -227,10 +228,9 @@ impl Loader<'_> {
     /// Fetches an image for this command only.
     pub(super) fn fetch(&self, name: &str, reference: &ImageReference) -> anyhow::Result<Subject> {
         let doing = || format!("cannot fetch {reference}");
-        let options = SourceOptions { plain_http: self.plain_http };
-        let source = open_source(reference, &options).with_context(doing)?;
+        let source = open_source(reference, &self.fetch.source_options()).with_context(doing)?;
         let scratch = Scratch::make(self.algorithm)?;
-        let platform = Platform::host();
+        let platform = self.fetch.platform();
         let options = PullOptions { platform: Some(&platform), ..PullOptions::default() };
         let image = pull(&scratch.repository, &source, &options, &*self.context.observer).with_context(doing)?;
         let mut tree = plain_image_tree(&scratch.repository, &image, self.options.filter())?;

@@ -197,7 +197,10 @@ impl Source {
             return Ok(Self::Repository(Box::new(Repository::open(path)?)));
         }
         let reference: ImageReference = source.parse()?;
-        Ok(Self::Image(Box::new(transport::open_source(&reference, &SourceOptions { plain_http })?)))
+        Ok(Self::Image(Box::new(transport::open_source(
+            &reference,
+            &SourceOptions { plain_http, ..SourceOptions::default() },
+        )?)))
     }
 
     fn repair(&self, repository: &Repository, checked: &FsckReport, context: &Context) -> anyhow::Result<()> {
