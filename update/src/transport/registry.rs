@@ -6,27 +6,48 @@
 
 mod auth;
 mod blob;
+mod cause;
+mod certificates;
+mod challenge;
+mod clients;
+mod complaint;
 mod credentials;
+mod endpoint;
 mod error;
 mod http;
 mod manifest;
+mod proxy;
+mod registries;
+mod request;
+mod response;
+mod retry;
+mod tls;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::time::Duration;
 
 use osupdate_core::Algorithm;
 use osupdate_core::oci::{BlobDescriptor, ContentDigest, ImageSource, MANIFEST_MAX_BYTES, Platform, SourceError};
 use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, HeaderName};
 use serde::Deserialize;
 
 use super::reference::RegistryReference;
 pub use auth::AuthError;
 pub use blob::BlobReader;
-pub use credentials::{AuthFiles, CredentialsError};
-pub use error::{Cause, RegistryError};
-pub use http::Retry;
+pub use cause::Cause;
+pub use certificates::{CertificateDirectories, CertificatesError, PemProblem};
+pub use clients::ClientError;
+use complaint::printable;
+pub use credentials::{AuthFiles, CredentialsError, HelperError};
+use endpoint::Endpoint;
+pub use error::RegistryError;
 use http::{Http, Request};
 use manifest::Kind;
+pub use proxy::ProxyError;
+pub use registries::{RegistriesError, RegistriesFiles};
+use response::Response;
+pub use retry::Retry;
 
 /// Most bytes of a list of tags that are read.
 const TAG_LIST_MAX_BYTES: u64 = 4 << 20;
@@ -40,12 +61,18 @@ pub struct RegistryOptions {
     pub plain_http: bool,
     /// Where credentials are looked for.
     pub auth_files: AuthFiles,
+    /// What says where images are, and whom to trust.
+    pub registries: RegistriesFiles,
+    /// Where certificates for single registries are.
+    pub certificates: CertificateDirectories,
     /// How often requests are tried.
     pub retry: Retry,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
-    /// Longest wait for the next bytes.
+    /// Longest wait for the next bytes. Also the time over which a blob must come with 1 KiB a second at least.
     pub idle_timeout: Duration,
+    /// Longest wait for all of a manifest, or another document that is not a blob.
+    pub document_timeout: Duration,
     /// Which image of a manifest list is taken.
     pub platform: Platform,
 }
@@ -55,9 +82,12 @@ impl Default for RegistryOptions {
         Self {
             plain_http: false,
             auth_files: AuthFiles::standard(),
+            registries: RegistriesFiles::standard(),
+            certificates: CertificateDirectories::standard(),
             retry: Retry::default(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
+            document_timeout: Duration::from_secs(120),
             platform: Platform::host(),
         }
     }
@@ -150,20 +180,36 @@ impl RegistryImage {
         expected: Option<(ContentDigest, &'static str)>,
         what: &str,
     ) -> Result<Fetched, RegistryError> {
+        self.http.try_each(what, |endpoint| self.fetch_from(endpoint, name, expected, what))
+    }
+
+    fn fetch_from(
+        &self,
+        endpoint: &Endpoint,
+        name: &str,
+        expected: Option<(ContentDigest, &'static str)>,
+        what: &str,
+    ) -> Result<Fetched, RegistryError> {
         let path = format!("manifests/{name}");
         let accept = manifest::accept();
-        let response = self.http.get(Request { path: &path, accept: Some(&accept), from_byte: 0, what })?;
+        let response = endpoint.get(Request { path: &path, accept: Some(&accept), from_byte: 0, what })?;
         if response.status() != StatusCode::OK {
-            return Err(match self.http.refused(response, what) {
-                RegistryError::NotFound { host, what } => self.explain_not_found(host, what),
+            return Err(match endpoint.refused(response, what) {
+                // A mirror need not have everything.
+                RegistryError::NotFound { host, what } if !endpoint.is_mirror() => {
+                    explain_not_found(endpoint, host, what)
+                }
                 other => other,
             });
         }
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (content_type, stated) = (header("content-type"), header("docker-content-digest"));
-        let bytes = read_limited(response, MANIFEST_MAX_BYTES)
+        let header =
+            |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let content_type = header(CONTENT_TYPE);
+        let stated = header(HeaderName::from_static("docker-content-digest"));
+        let bytes = response
+            .into_document(MANIFEST_MAX_BYTES)
             .map_err(|error| RegistryError::Connection {
-                host: self.reference.host.clone(),
+                host: endpoint.host().to_owned(),
                 what: what.to_owned(),
                 source: Cause::of(&error),
             })?
@@ -179,43 +225,43 @@ impl RegistryImage {
         let kind = manifest::kind(&bytes, content_type.as_deref(), what)?;
         Ok(Fetched { bytes, kind })
     }
+}
 
-    /// Tells a tag that does not exist from a repository that does not.
-    fn explain_not_found(&self, host: String, what: String) -> RegistryError {
-        let (None, Some(tag)) = (&self.reference.digest, self.reference.tag.clone()) else {
+/// Tells a tag that does not exist from a repository that does not.
+fn explain_not_found(endpoint: &Endpoint, host: String, what: String) -> RegistryError {
+    let reference = endpoint.reference();
+    let (None, Some(tag)) = (&reference.digest, reference.tag.clone()) else {
+        return RegistryError::NotFound { host, what };
+    };
+    let repository = reference.repository.clone();
+    let request = Request { path: "tags/list?n=100", accept: None, from_byte: 0, what: "its tags" };
+    let response = match endpoint.get(request) {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::info!("cannot list the tags of {reference}: {error}, ignoring");
             return RegistryError::NotFound { host, what };
-        };
-        let repository = self.reference.repository.clone();
-        let response =
-            match self.http.get(Request { path: "tags/list?n=100", accept: None, from_byte: 0, what: "its tags" }) {
-                Ok(response) => response,
-                Err(error) => {
-                    tracing::info!("cannot list the tags of {}: {error}, ignoring", self.reference);
-                    return RegistryError::NotFound { host, what };
-                }
-            };
-        match response.status() {
-            StatusCode::OK => RegistryError::NoTag { host, repository, tag, tags: self.some_tags(response) },
-            StatusCode::NOT_FOUND => {
-                RegistryError::NoRepository { host, repository, image: self.reference.to_string() }
-            }
-            _ => RegistryError::NotFound { host, what },
         }
+    };
+    match response.status() {
+        StatusCode::OK => RegistryError::NoTag { host, repository, tag, tags: some_tags(response) },
+        StatusCode::NOT_FOUND => RegistryError::NoRepository { host, repository, image: reference.to_string() },
+        _ => RegistryError::NotFound { host, what },
     }
+}
 
-    fn some_tags(&self, response: reqwest::blocking::Response) -> Vec<String> {
-        #[derive(Deserialize)]
-        struct TagList {
-            tags: Option<Vec<String>>,
-        }
-        let body = read_limited(response, TAG_LIST_MAX_BYTES).ok().flatten().unwrap_or_default();
-        let list: Option<TagList> = serde_json::from_slice(&body).ok();
-        let mut tags = list.and_then(|list| list.tags).unwrap_or_default();
-        tags.sort_unstable();
-        // Last ones: where tags are versions, the newer.
-        let newest = tags.len().saturating_sub(TAGS_SHOWN);
-        tags[newest..].iter().map(|tag| error::printable(tag)).collect()
+/// The last tags of a list.
+fn some_tags(response: Response) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct TagList {
+        tags: Option<Vec<String>>,
     }
+    let body = response.into_document(TAG_LIST_MAX_BYTES).ok().flatten().unwrap_or_default();
+    let list: Option<TagList> = serde_json::from_slice(&body).ok();
+    let mut tags = list.and_then(|list| list.tags).unwrap_or_default();
+    tags.sort_unstable();
+    // Last ones: where tags are versions, the newer.
+    let newest = tags.len().saturating_sub(TAGS_SHOWN);
+    tags[newest..].iter().map(|tag| printable(tag)).collect()
 }
 
 impl ImageSource for RegistryImage {
@@ -227,11 +273,4 @@ impl ImageSource for RegistryImage {
         let reader = self.blob(&descriptor.digest, descriptor.size).map_err(SourceError::new)?;
         Ok(Box::new(reader))
     }
-}
-
-/// Reads all of `reader`; `None` if that is more than `max_bytes`.
-fn read_limited(reader: impl Read, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    reader.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
 }

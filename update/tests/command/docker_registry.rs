@@ -37,6 +37,8 @@ pub(crate) fn have_registry() -> bool {
     have(&[REGISTRY, "skopeo", "tar", "gzip"])
 }
 
+const TLS: &str = "  tls:\n    certificate: DIR/certificate.pem\n    key: DIR/key.pem\n";
+
 /// A running registry; ends with the value.
 pub(crate) struct DockerRegistry {
     pub(crate) address: String,
@@ -56,17 +58,30 @@ impl DockerRegistry {
 
     /// Speaks TLS with a certificate that nobody trusts, at `DIR/certificate.pem`.
     pub(crate) fn start_with_tls() -> Self {
-        Self::start_with("  tls:\n    certificate: DIR/certificate.pem\n    key: DIR/key.pem\n")
+        Self::start_with_tls_by(make_certificate)
+    }
+
+    /// Speaks TLS with the `certificate.pem` and `key.pem` that are put into its directory.
+    pub(crate) fn start_with_tls_by(make: impl FnOnce(&Path)) -> Self {
+        Self::start_prepared(TLS, make)
+    }
+
+    /// The same, and wants certificates of its clients that `ca.pem` signed.
+    pub(crate) fn start_with_client_certificates_by(make: impl FnOnce(&Path)) -> Self {
+        Self::start_prepared(&format!("{TLS}    clientcas:\n      - DIR/ca.pem\n"), make)
     }
 
     /// `config` goes below `http:`; `DIR` in it is the registry's directory.
-    fn start_with(config: &str) -> Self {
+    pub(crate) fn start_with(config: &str) -> Self {
+        Self::start_prepared(config, |_| ())
+    }
+
+    /// The same with a directory that is prepared first.
+    pub(crate) fn start_prepared(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().display().to_string();
         fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
-        if config.contains("tls") {
-            make_certificate(dir.path());
-        }
+        prepare(dir.path());
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("localhost:{port}");
         let config = format!(

@@ -1,17 +1,23 @@
 //! A small HTTP server that answers whatever a test wants, byte by byte.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-use osupdate::transport::registry::{AuthFiles, RegistryImage, RegistryOptions, Retry};
+use osupdate::transport::registry::{
+    AuthFiles, CertificateDirectories, RegistriesFiles, RegistryImage, RegistryOptions, Retry,
+};
 
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    pub(crate) method: String,
+    /// What is asked for: a path; from a proxy an address; with `CONNECT` a host.
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Request {
@@ -28,22 +34,34 @@ pub(crate) struct Server {
 
 impl Server {
     /// `answer` gets the request and its number from 0; what it returns is sent as it is.
-    pub(crate) fn start(answer: impl Fn(&Request, usize) -> Vec<u8> + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request, usize) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::serve(move |request, number, stream| stream.write_all(&answer(request, number)))
+    }
+
+    /// `answer` gets the connection, too, and may write to it for as long as it likes; each has a thread.
+    pub(crate) fn serve(
+        answer: impl Fn(&Request, usize, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let log = requests.clone();
+        let (log, answer) = (requests.clone(), Arc::new(answer));
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                let Some(request) = read_request(&stream) else {
-                    drop((&stream).write_all(&reply("400 Bad Request", &[], b"")));
-                    continue;
-                };
-                let number = log.lock().unwrap().len();
-                log.lock().unwrap().push(request.clone());
-                // The client may have hung up, which is its right.
-                drop((&stream).write_all(&answer(&request, number)));
+                let (mut stream, log, answer) = (stream.unwrap(), log.clone(), answer.clone());
+                thread::spawn(move || {
+                    let Some(request) = read_request(&stream) else {
+                        drop(stream.write_all(&reply("400 Bad Request", &[], b"")));
+                        return;
+                    };
+                    let number = {
+                        let mut log = log.lock().unwrap();
+                        log.push(request.clone());
+                        log.len() - 1
+                    };
+                    // The client may have hung up, which is its right.
+                    drop(answer(&request, number, &mut stream));
+                });
             }
         });
         Self { address, requests }
@@ -67,23 +85,36 @@ impl Server {
     }
 }
 
+/// Impatient, and with nothing of the machine that the test runs on.
 pub(crate) fn options(auth_files: AuthFiles) -> RegistryOptions {
-    let retry = Retry { attempts: 3, first_delay: std::time::Duration::from_millis(1) };
-    let idle_timeout = std::time::Duration::from_secs(5);
-    RegistryOptions { plain_http: true, auth_files, retry, idle_timeout, ..RegistryOptions::default() }
+    RegistryOptions {
+        plain_http: true,
+        auth_files,
+        registries: RegistriesFiles::only(None, Vec::new()),
+        certificates: CertificateDirectories::only(Vec::new()),
+        retry: Retry { attempts: 3, first_delay: Duration::from_millis(1) },
+        idle_timeout: Duration::from_secs(5),
+        ..RegistryOptions::default()
+    }
 }
 
 fn read_request(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
-    let first = lines.next()?.ok()?;
-    let path = first.split(' ').nth(1)?.to_owned();
+    let mut reader = BufReader::new(stream);
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().map(|_| line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut headers = Vec::new();
-    for line in lines {
-        let line = line.ok()?;
-        let Some((name, value)) = line.split_once(':') else { break };
+    while let Some((name, value)) = line()?.split_once(':') {
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    Some(Request { path, headers })
+    let mut request = Request { method, path, headers, body: String::new() };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    reader.take(length).read_to_string(&mut request.body).ok()?;
+    Some(request)
 }
 
 /// An answer with its length and further header lines.

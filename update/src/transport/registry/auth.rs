@@ -3,23 +3,33 @@
 //! A registry that wants to know who we are answers 401 with challenges (`WWW-Authenticate`, RFC 9110 section 11). For
 //! `Bearer` a token is fetched from the realm that it names, with our credentials if we have some, else anonymously; for
 //! `Basic` the credentials themselves are the answer.
+//!
+//! The realm may be on another host: that is how the protocol works, and the registry could pass our credentials on in any
+//! case. But it is spoken to by verified TLS wherever the registry is, and neither credentials nor identity tokens follow
+//! a redirect away from it.
 
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::blocking::{Client, Response};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::cause::Cause;
+use super::challenge::{Challenge, parse_challenges};
+use super::clients::Clients;
+use super::complaint::{Complaint, printable};
 use super::credentials::Credentials;
-use super::error::{Cause, Complaint};
-use super::read_limited;
+use super::request::{self, Get, RequestError};
 
 /// Largest answer of a token service that we read.
 const TOKEN_ANSWER_MAX: u64 = 1 << 20;
+/// Longest token that is sent on.
+const TOKEN_MAX: usize = 64 << 10;
+/// What we are called by token services that want to know.
+const CLIENT_ID: &str = "osupdate";
 
 /// Why we cannot log in.
 #[derive(Debug, Error)]
@@ -43,8 +53,16 @@ pub enum AuthError {
         #[source]
         source: Cause,
     },
+    /// The token service leads us elsewhere.
+    #[error("the token service {realm} redirects in a way that is not followed: {problem}")]
+    Redirect {
+        /// The service.
+        realm: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The token service gives none.
-    #[error("the token service {realm} answered {status}: {message}")]
+    #[error("the token service {realm} answered {status}{}", super::error::message_suffix(.message))]
     Refused {
         /// The service.
         realm: String,
@@ -54,10 +72,12 @@ pub enum AuthError {
         message: String,
     },
     /// The token service's answer has no token.
-    #[error("the answer of the token service {realm} has no token")]
+    #[error("the answer of the token service {realm} has no token: {problem}")]
     NoToken {
         /// The service.
         realm: String,
+        /// What is wrong.
+        problem: &'static str,
     },
 }
 
@@ -66,7 +86,6 @@ pub enum AuthError {
 pub(super) struct Authorization {
     credentials: Option<Credentials>,
     repository: String,
-    plain_http: bool,
     current: Mutex<Option<HeaderValue>>,
 }
 
@@ -81,8 +100,8 @@ pub(super) enum Answer {
 
 impl Authorization {
     /// For pulling from one repository.
-    pub(super) fn new(credentials: Option<Credentials>, repository: &str, plain_http: bool) -> Self {
-        Self { credentials, repository: repository.to_owned(), plain_http, current: Mutex::new(None) }
+    pub(super) fn new(credentials: Option<Credentials>, repository: &str) -> Self {
+        Self { credentials, repository: repository.to_owned(), current: Mutex::new(None) }
     }
 
     pub(super) fn has_credentials(&self) -> bool {
@@ -94,10 +113,11 @@ impl Authorization {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Answers the challenges of a 401 that came although `used` was sent.
+    /// Answers the challenges of a 401 that came although `used` was sent. `plain`: the registry is spoken to without TLS.
     pub(super) fn answer(
         &self,
-        client: &Client,
+        clients: &Clients,
+        plain: bool,
         headers: &HeaderMap,
         used: Option<&HeaderValue>,
     ) -> Result<Answer, AuthError> {
@@ -110,153 +130,109 @@ impl Authorization {
         let challenges: Vec<_> = texts.iter().flat_map(|text| parse_challenges(text)).collect();
         let by_name = |name: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(name));
         let header = if let Some(bearer) = by_name("bearer") {
-            let token = self.token(client, bearer)?;
-            HeaderValue::try_from(format!("Bearer {token}")).ok()
+            self.token(clients, plain, bearer)?
         } else if by_name("basic").is_some() {
             match self.basic() {
-                Some(header) if Some(&header) != used => Some(header),
+                Some(header) if Some(&header) != used => header,
                 _ => return Ok(Answer::GiveUp),
             }
         } else if texts.is_empty() {
             return Ok(Answer::GiveUp);
         } else {
-            return Err(AuthError::Challenge(super::error::printable(&texts.join(", "))));
+            return Err(AuthError::Challenge(printable(&texts.join(", "))));
         };
-        let Some(mut header) = header else { return Ok(Answer::GiveUp) };
-        header.set_sensitive(true);
         *current = Some(header);
         Ok(Answer::Retry)
     }
 
     fn basic(&self) -> Option<HeaderValue> {
-        let Credentials { user, password } = self.credentials.as_ref()?;
-        let mut header =
-            HeaderValue::try_from(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))).ok()?;
-        header.set_sensitive(true);
-        Some(header)
+        match self.credentials.as_ref()? {
+            Credentials::Password { user, password } => {
+                sensitive(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+            }
+            Credentials::IdentityToken(_) => None,
+        }
     }
 
-    fn token(&self, client: &Client, challenge: &Challenge) -> Result<String, AuthError> {
+    /// Fetches a token, and makes a header of it.
+    fn token(&self, clients: &Clients, plain: bool, challenge: &Challenge) -> Result<HeaderValue, AuthError> {
         let realm = challenge.parameter("realm").unwrap_or_default();
-        let mut url = Url::parse(realm).map_err(|_| AuthError::Realm(super::error::printable(realm)))?;
+        let mut url = Url::parse(realm).map_err(|_| AuthError::Realm(printable(realm)))?;
         match url.scheme() {
             "https" => {}
-            "http" if self.plain_http => {}
-            _ => return Err(AuthError::PlainRealm(url.to_string())),
+            "http" if plain => {}
+            _ => return Err(AuthError::PlainRealm(printable(url.as_str()))),
         }
-        let realm = url.to_string();
+        request::strip_user(&mut url);
+        let realm = printable(url.as_str());
         let default_scope = format!("repository:{}:pull", self.repository);
-        if let Some(service) = challenge.parameter("service") {
-            url.query_pairs_mut().append_pair("service", service);
-        }
-        url.query_pairs_mut().append_pair("scope", challenge.parameter("scope").unwrap_or(&default_scope));
-        let mut request = client.get(url);
-        if let Some(basic) = self.basic() {
-            request = request.header(AUTHORIZATION, basic);
-        }
+        let service = challenge.parameter("service").map(|service| ("service", service));
+        let scope = ("scope", challenge.parameter("scope").unwrap_or(&default_scope));
+        let parameters = service.into_iter().chain([scope]);
+        let response = match &self.credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                let grant = [("grant_type", "refresh_token"), ("client_id", CLIENT_ID), ("refresh_token", token)];
+                let form = form(parameters.chain(grant));
+                request::post_form(clients, &url, form)
+            }
+            _ => {
+                url.query_pairs_mut().extend_pairs(parameters);
+                let headers = [(ACCEPT, HeaderValue::from_static("application/json"))];
+                let basic = self.basic();
+                request::get(
+                    clients,
+                    Get { url, headers: &headers, authorization: basic.as_ref(), may_leave_tls: false },
+                )
+            }
+        };
         let failed = |source| AuthError::Request { realm: realm.clone(), source };
-        let response = request.send().map_err(|error| failed(Cause::of(&error)))?;
+        let response = response.map_err(|error| match error {
+            RequestError::Http { error, .. } => failed(Cause::of(&error)),
+            RequestError::Redirect { problem, .. } => AuthError::Redirect { realm: realm.clone(), problem },
+            RequestError::Client(error) => failed(Cause::of(&error)),
+        })?;
         let status = response.status();
-        let body = read_answer(response).map_err(|error| failed(Cause::of(&error)))?;
+        let body = response.into_document(TOKEN_ANSWER_MAX).map_err(|error| failed(Cause::of(&error)))?;
         if !status.is_success() {
-            return Err(AuthError::Refused { realm, status, message: Complaint::parse(&body).message });
+            let message = Complaint::parse(&body.unwrap_or_default()).message;
+            return Err(AuthError::Refused { realm, status, message });
         }
+        let no_token = |problem| AuthError::NoToken { realm: realm.clone(), problem };
+        let body = body.ok_or_else(|| no_token("it has more than 1 MiB"))?;
         #[derive(Deserialize)]
         struct Token {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let token: Option<Token> = serde_json::from_slice(&body).ok();
-        token.and_then(|answer| answer.token.or(answer.access_token)).ok_or(AuthError::NoToken { realm })
-    }
-}
-
-fn read_answer(response: Response) -> std::io::Result<Vec<u8>> {
-    Ok(read_limited(response, TOKEN_ANSWER_MAX)?.unwrap_or_default())
-}
-
-/// One challenge of a `WWW-Authenticate` header.
-#[derive(Debug, PartialEq, Eq)]
-struct Challenge {
-    scheme: String,
-    parameters: Vec<(String, String)>,
-}
-
-impl Challenge {
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-}
-
-/// Parses `Scheme key=value, key="quoted value", Scheme2 …`; what does not fit is passed over.
-fn parse_challenges(text: &str) -> Vec<Challenge> {
-    let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = text;
-    loop {
-        rest = rest.trim_start_matches([' ', '\t', ',']);
-        let end = rest.find([' ', '\t', ',', '=']).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        if word.is_empty() && after.is_empty() {
-            return challenges;
+        let answer: Token = serde_json::from_slice(&body).map_err(|_| no_token("it is not JSON of the known form"))?;
+        let filled = |token: Option<String>| token.filter(|token| !token.is_empty());
+        let token = filled(answer.token).or(filled(answer.access_token));
+        let token = token.ok_or_else(|| no_token("neither token nor access_token is there"))?;
+        if token.len() > TOKEN_MAX {
+            return Err(no_token("it has more than 64 KiB"));
         }
-        match after.trim_start().strip_prefix('=') {
-            Some(value) if !word.is_empty() => {
-                let (value, after) = parse_value(value.trim_start());
-                if let Some(challenge) = challenges.last_mut() {
-                    challenge.parameters.push((word.to_owned(), value));
-                }
-                rest = after;
-            }
-            // A stray = or, after a scheme, its token68 padding.
-            Some(after) => rest = after,
-            None => {
-                challenges.push(Challenge { scheme: word.to_owned(), parameters: Vec::new() });
-                rest = after;
-            }
-        }
+        sensitive(&format!("Bearer {token}")).ok_or_else(|| no_token("it has characters that no token has"))
     }
 }
 
-/// A token or a quoted string, and what follows it.
-fn parse_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
-        return (text[..end].to_owned(), &text[end..]);
-    };
-    let mut value = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((i, c)) = characters.next() {
-        match c {
-            '"' => return (value, &quoted[i + 1..]),
-            '\\' => value.extend(characters.next().map(|(_, c)| c)),
-            c => value.push(c),
-        }
-    }
-    (value, "")
+/// A header that is not shown in logs.
+fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut header = HeaderValue::try_from(text).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// Parameters in the form that web forms are sent in.
+fn form<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut url = Url::parse("form:").expect("a constant address");
+    url.query_pairs_mut().extend_pairs(parameters);
+    url.query().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn challenges_are_parsed_as_they_occur() {
-        let all = parse_challenges(
-            r#"Negotiate, Bearer realm="https://auth.example/token?a=b, c",service=registry , scope="repository:a/b:pull,push", Basic realm="a \"b\"""#,
-        );
-        let schemes: Vec<_> = all.iter().map(|challenge| challenge.scheme.as_str()).collect();
-        assert_eq!(schemes, ["Negotiate", "Bearer", "Basic"]);
-        assert_eq!(all[1].parameter("Realm"), Some("https://auth.example/token?a=b, c"));
-        assert_eq!(all[1].parameter("service"), Some("registry"));
-        assert_eq!(all[1].parameter("scope"), Some("repository:a/b:pull,push"));
-        assert_eq!(all[2].parameter("realm"), Some(r#"a "b""#));
-    }
-
-    #[test]
-    fn broken_challenges_end() {
-        for text in ["", "=", "==,", "Bearer", "Bearer realm=\"", "Bearer realm=\"\\", ",,Bearer =x", "realm=x"] {
-            parse_challenges(text);
-        }
-        assert_eq!(parse_challenges("realm=x"), []);
+    fn forms_are_escaped() {
+        assert_eq!(super::form([("a", "b c"), ("d", "e&f=g:/+")].into_iter()), "a=b+c&d=e%26f%3Dg%3A%2F%2B");
     }
 }

@@ -5,11 +5,12 @@ use std::io::{self, Read};
 
 use osupdate_core::oci::ContentDigest;
 use reqwest::StatusCode;
-use reqwest::blocking::Response;
 use reqwest::header::CONTENT_RANGE;
 
-use super::error::{Cause, RegistryError};
+use super::cause::Cause;
+use super::error::RegistryError;
 use super::http::{Http, Request};
+use super::response::Response;
 
 /// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl<'a> BlobReader<'a> {
                     return Ok(());
                 }
                 // It was there a moment ago: perhaps it restarts.
-                Err(RegistryError::Unreachable { .. }) => {}
+                Err(RegistryError::Unreachable { .. } | RegistryError::Places { .. }) => {}
                 Err(other) => return Err(other.into()),
             }
         }

@@ -1,36 +1,47 @@
-//! Credentials from auth files, as container tools write them.
+//! Credentials: from auth files, as container tools write them (containers-auth.json(5)), and from credential helpers.
 //!
 //! ```json
 //! {"auths": {"registry.example.com": {"auth": "<base64 of user:password>"},
-//!            "registry.example.com/team": {"auth": "…"}}}
+//!            "registry.example.com/team": {"auth": "…", "identitytoken": "…"}},
+//!  "credHelpers": {"registry.example.org": "NAME"},
+//!  "credsStore": "NAME"}
 //! ```
 //!
-//! Of the entries for a registry, the one with the longest path that is a prefix of the repository is used. The first
-//! file with a fitting entry decides.
+//! The first file with a fitting entry decides. In a file, a helper for the registry comes first, then the entry with the
+//! longest path that is a prefix of the repository, then the store for all registries.
 
-use std::collections::BTreeMap;
+mod file;
+mod helper;
+
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use thiserror::Error;
 
 use super::super::reference::RegistryReference;
+pub use helper::HelperError;
 
-/// User name and password for a registry.
+/// The name in `credential-helpers` that stands for the auth files.
+const AUTH_FILES: &str = "containers-auth.json";
+
+/// What a registry knows us by.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credentials {
-    pub(super) user: String,
-    pub(super) password: String,
+pub(super) enum Credentials {
+    /// User name and password.
+    Password { user: String, password: String },
+    /// What a token service gives tokens for (OAuth2: a refresh token).
+    IdentityToken(String),
 }
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+        match self {
+            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
+            Self::IdentityToken(_) => f.debug_struct("IdentityToken").finish_non_exhaustive(),
+        }
     }
 }
 
@@ -64,6 +75,17 @@ pub enum CredentialsError {
         /// The entry.
         key: String,
     },
+    /// A helper does not help.
+    #[error("the credential helper {name:?}, which {} names, failed", .path.display())]
+    Helper {
+        /// Its name, without `docker-credential-`.
+        name: String,
+        /// The file with its name.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: HelperError,
+    },
 }
 
 /// The auth files to look into, in order.
@@ -77,20 +99,11 @@ impl AuthFiles {
     /// `$REGISTRY_AUTH_FILE` alone, if it is set; otherwise the files of the user, of the system and of the tools that
     /// machines are set up with.
     pub fn standard() -> Self {
-        if let Some(file) = env::var_os("REGISTRY_AUTH_FILE").filter(|file| !file.is_empty()) {
-            return Self::only(file.into());
+        let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
+        match variable("REGISTRY_AUTH_FILE") {
+            Some(file) => Self::only(file.into()),
+            None => Self { files: standard_files(variable), must_exist: false },
         }
-        let mut files = Vec::new();
-        if let Some(dir) = env::var_os("XDG_RUNTIME_DIR") {
-            files.push(Path::new(&dir).join("containers/auth.json"));
-        }
-        for file in ["/run/containers/0/auth.json", "/etc/osupdate/auth.json", "/etc/ostree/auth.json"] {
-            files.push(file.into());
-        }
-        if let Some(home) = env::var_os("HOME") {
-            files.push(Path::new(&home).join(".docker/config.json"));
-        }
-        Self { files, must_exist: false }
     }
 
     /// One file, which must exist.
@@ -98,12 +111,41 @@ impl AuthFiles {
         Self { files: vec![file], must_exist: true }
     }
 
-    /// The credentials for a repository.
-    pub(super) fn find(&self, reference: &RegistryReference) -> Result<Option<Credentials>, CredentialsError> {
+    /// The credentials for a repository, from the files and, if `registries.conf` names some, from helpers.
+    pub(super) fn find(
+        &self,
+        reference: &RegistryReference,
+        helpers: &[String],
+        helpers_from: &Path,
+    ) -> Result<Option<Credentials>, CredentialsError> {
+        if helpers.is_empty() {
+            return self.find_in_files(reference);
+        }
+        // One that fails is fatal only if no other knows the registry.
+        let mut failed = None;
+        for name in helpers {
+            let found = match name.as_str() {
+                AUTH_FILES => self.find_in_files(reference),
+                name => helper::get(name, &reference.host).map_err(|source| CredentialsError::Helper {
+                    name: name.to_owned(),
+                    path: helpers_from.to_owned(),
+                    source,
+                }),
+            };
+            match found {
+                Ok(Some(credentials)) => return Ok(Some(credentials)),
+                Ok(None) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    fn find_in_files(&self, reference: &RegistryReference) -> Result<Option<Credentials>, CredentialsError> {
         for path in &self.files {
             match fs::read(path) {
                 Ok(json) => {
-                    if let Some(credentials) = find_in(&json, path, reference)? {
+                    if let Some(credentials) = file::find(&json, path, reference)? {
                         return Ok(Some(credentials));
                     }
                 }
@@ -119,98 +161,49 @@ impl AuthFiles {
     }
 }
 
-#[derive(Deserialize)]
-struct AuthFile {
-    #[serde(default)]
-    auths: BTreeMap<String, AuthEntry>,
-}
-
-#[derive(Deserialize)]
-struct AuthEntry {
-    #[serde(default)]
-    auth: String,
-}
-
-fn find_in(json: &[u8], path: &Path, reference: &RegistryReference) -> Result<Option<Credentials>, CredentialsError> {
-    let file: AuthFile =
-        serde_json::from_slice(json).map_err(|source| CredentialsError::Json { path: path.to_owned(), source })?;
-    let image = format!("{}/{}", reference.host, reference.repository);
-    let fitting = file.auths.iter().filter(|(key, entry)| {
-        let scope = scope(key);
-        !entry.auth.is_empty()
-            && image.strip_prefix(&scope).is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
-    });
-    let Some((key, entry)) = fitting.max_by_key(|(key, _)| scope(key).len()) else { return Ok(None) };
-    let text = STANDARD.decode(entry.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    match text.as_deref().and_then(|text| text.trim_end_matches('\0').split_once(':')) {
-        Some((user, password)) => Ok(Some(Credentials { user: user.to_owned(), password: password.to_owned() })),
-        None => Err(CredentialsError::Entry { path: path.to_owned(), key: key.clone() }),
-    }
-}
-
-/// What an entry is for: `host[:port][/path]`. Docker writes web addresses with an API version for keys, too.
-fn scope(key: &str) -> String {
-    let address = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    let scope = match address {
-        Some(address) => {
-            let address = address.trim_end_matches('/');
-            address.strip_suffix("/v1").or_else(|| address.strip_suffix("/v2")).unwrap_or(address)
-        }
-        None => key,
-    };
-    match scope {
-        "index.docker.io" => "docker.io".to_owned(),
-        scope => scope.to_owned(),
-    }
+fn standard_files(variable: impl Fn(&'static str) -> Option<OsString>) -> Vec<PathBuf> {
+    let directory = |name| variable(name).map(PathBuf::from);
+    let home = directory("HOME");
+    let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
+    let uid = rustix::process::geteuid().as_raw();
+    let files = [
+        directory("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+        Some(format!("/run/containers/{uid}/auth.json").into()),
+        Some("/etc/osupdate/auth.json".into()),
+        Some("/etc/ostree/auth.json".into()),
+        directory("XDG_CONFIG_HOME")
+            .or_else(|| below_home(".config"))
+            .map(|config| config.join("containers/auth.json")),
+        directory("DOCKER_CONFIG").or_else(|| below_home(".docker")).map(|docker| docker.join("config.json")),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn user(json: &str, image: &str) -> Result<Option<String>, CredentialsError> {
-        let reference = image.parse().unwrap();
-        Ok(find_in(json.as_bytes(), Path::new("auth.json"), &reference)?.map(|credentials| credentials.user))
-    }
-
-    fn entry(user: &str) -> String {
-        format!(r#"{{"auth": "{}"}}"#, STANDARD.encode(format!("{user}:secret:with:colons")))
+    #[test]
+    fn files_are_those_of_other_tools() {
+        let files = |variables: &[(&str, &str)]| -> Vec<String> {
+            let find =
+                |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(*value));
+            let uid = format!("/{}/", rustix::process::geteuid().as_raw());
+            standard_files(find).iter().map(|path| path.display().to_string().replace(&uid, "/UID/")).collect()
+        };
+        let system = ["/run/containers/UID/auth.json", "/etc/osupdate/auth.json", "/etc/ostree/auth.json"];
+        // A service has no home.
+        assert_eq!(files(&[]), system);
+        let all = files(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/x")]);
+        assert_eq!(all[0], "/x/containers/auth.json");
+        assert_eq!(all[4..], ["/h/.config/containers/auth.json", "/h/.docker/config.json"]);
+        let moved = files(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c"), ("DOCKER_CONFIG", "/d")]);
+        assert_eq!(moved[3..], ["/c/containers/auth.json", "/d/config.json"]);
     }
 
     #[test]
-    fn the_longest_prefix_of_whole_parts_decides() {
-        let json = format!(
-            r#"{{"auths": {{"h.example": {}, "h.example/team": {}, "h.example/team/os": {}, "https://index.docker.io/v1/": {}}}}}"#,
-            entry("host"),
-            entry("team"),
-            entry("os"),
-            entry("hub")
-        );
-        let user = |image| user(&json, image).unwrap();
-        assert_eq!(user("h.example/team/os:1").as_deref(), Some("os"));
-        assert_eq!(user("h.example/team/osx").as_deref(), Some("team"));
-        assert_eq!(user("h.example/teams/os").as_deref(), Some("host"));
-        assert_eq!(user("docker.io/debian").as_deref(), Some("hub"));
-        assert_eq!(user("h.example.com/os"), None);
-        assert_eq!(user("h.example:5000/os"), None);
-    }
-
-    #[test]
-    fn passwords_may_contain_colons_and_are_not_shown() {
-        let json = format!(r#"{{"auths": {{"h.example": {}}}}}"#, entry("me"));
-        let reference = "h.example/os".parse().unwrap();
-        let credentials = find_in(json.as_bytes(), Path::new("a"), &reference).unwrap().unwrap();
-        assert_eq!(credentials.password, "secret:with:colons");
-        assert!(!format!("{credentials:?}").contains("secret"));
-    }
-
-    #[test]
-    fn bad_files_are_named() {
-        let error = user("{", "h.example/os").unwrap_err().to_string();
-        assert_eq!(error, "auth file auth.json is not valid");
-        let error = user(r#"{"auths": {"h.example": {"auth": "%"}}}"#, "h.example/os").unwrap_err().to_string();
-        assert_eq!(error, r#"the entry "h.example" of auth file auth.json is not base64 of user:password"#);
+    fn a_file_that_is_named_must_exist() {
         let missing = AuthFiles::only("/nonexistent/auth.json".into());
-        assert!(missing.find(&"h.example/os".parse().unwrap()).is_err());
+        assert!(missing.find(&"h.example/os".parse().unwrap(), &[], Path::new("registries.conf")).is_err());
     }
 }

@@ -1,7 +1,5 @@
 //! What goes wrong between us and a registry.
 
-use std::error::Error;
-use std::fmt;
 use std::io;
 
 use osupdate_core::oci::{ContentDigest, MANIFEST_MAX_BYTES, ManifestError};
@@ -9,15 +7,41 @@ use reqwest::StatusCode;
 use thiserror::Error;
 
 use super::auth::AuthError;
+use super::cause::Cause;
+use super::clients::ClientError;
 use super::credentials::CredentialsError;
+use super::proxy::ProxyError;
+use super::registries::RegistriesError;
 
 /// Why something could not be had from a registry.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RegistryError {
     /// The HTTP client cannot be set up.
-    #[error("cannot set up the HTTP client")]
-    Client(#[source] Cause),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The environment names a proxy that is none.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The configuration of registries does not allow it, or is not usable.
+    #[error("cannot find out where to fetch {image} from")]
+    Registries {
+        /// The image as `host/name:tag`.
+        image: String,
+        /// Why.
+        #[source]
+        source: RegistriesError,
+    },
+    /// An image has mirrors or another location, and none of these places could deliver.
+    #[error("none of the places of {image} could deliver {what}:{}", lines(failures))]
+    Places {
+        /// The image as `host/name:tag`.
+        image: String,
+        /// What was asked for.
+        what: String,
+        /// The places in the order in which they were asked, and what happened there; never empty.
+        failures: Vec<(String, RegistryError)>,
+    },
     /// An auth file is not usable.
     #[error("cannot read the credentials for {image}")]
     Credentials {
@@ -34,6 +58,8 @@ pub enum RegistryError {
         host: String,
         /// What was asked for.
         what: String,
+        /// The proxy that was to be used, if the environment has one: `host:port (from VARIABLE)`.
+        proxy: Option<String>,
         /// Why.
         #[source]
         source: Cause,
@@ -68,7 +94,28 @@ pub enum RegistryError {
         #[source]
         source: Cause,
     },
-    /// The connection broke, or a redirect is not acceptable.
+    /// The registry wants to see a certificate of ours, or refuses it.
+    #[error("registry {host} refuses us without a client certificate that it knows, asked for {what}")]
+    ClientCertificate {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What TLS made of it.
+        #[source]
+        source: Cause,
+    },
+    /// We were sent somewhere where we do not go.
+    #[error("registry {host} sends us astray for {what}: {problem}")]
+    Redirect {
+        /// Who sent us.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The connection broke.
     #[error("the connection to registry {host} failed for {what}")]
     Connection {
         /// The registry.
@@ -211,16 +258,36 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the registry is there and does not have what was asked for.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::NoTag { .. } | Self::NoRepository { .. } => true,
+            Self::Places { failures, .. } => failures.iter().all(|(_, error)| error.is_not_found()),
+            _ => false,
+        }
+    }
+
     /// The next step for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Unreachable { .. } => "check the registry's address in the reference, and the network".to_owned(),
+            Self::Places { failures, .. } => return failures.last().and_then(|(_, error)| error.hint()),
+            Self::Unreachable { proxy: Some(proxy), .. } => {
+                format!("check the registry's address in the reference, the network, and the proxy {proxy}")
+            }
+            Self::Unreachable { proxy: None, .. } => {
+                "check the registry's address in the reference, and the network".to_owned()
+            }
             Self::NotTls { .. } => "if it is a plain-HTTP registry that you trust, say so with --plain-http".to_owned(),
             Self::NotPlain { .. } => "leave out --plain-http".to_owned(),
-            Self::Certificate { .. } => {
-                "install the certificate of the registry's authority in the system (update-ca-certificates, \
-                 update-ca-trust), and check the clock"
-                    .to_owned()
+            Self::Certificate { host, .. } => format!(
+                "put the certificate of the registry's authority into /etc/containers/certs.d/{host}/ca.crt or into the \
+                 system (update-ca-certificates, update-ca-trust), and check the clock"
+            ),
+            Self::ClientCertificate { host, .. } => {
+                format!("put certificate and key into /etc/containers/certs.d/{host}/client.cert and client.key")
+            }
+            Self::Registries { source: RegistriesError::Blocked { .. }, .. } => {
+                "an administrator decided this; see containers-registries.conf(5)".to_owned()
             }
             Self::NotARegistry { .. } => "check the host and port in the reference".to_owned(),
             Self::Denied { host, had_credentials: false, .. } => format!(
@@ -242,6 +309,9 @@ impl RegistryError {
                 "the registry, or a proxy before it, is faulty or not to be trusted".to_owned()
             }
             Self::Client(_)
+            | Self::Proxy(_)
+            | Self::Registries { .. }
+            | Self::Redirect { .. }
             | Self::Credentials { .. }
             | Self::Auth { .. }
             | Self::NotFound { .. }
@@ -261,121 +331,23 @@ impl From<RegistryError> for io::Error {
     }
 }
 
-fn message_suffix(message: &str) -> String {
+pub(super) fn message_suffix(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-/// The innermost reason of an HTTP client's error. Its outer layers only tell which layer of the client it passed, and
-/// may show addresses with secrets in them.
-#[derive(Debug)]
-pub struct Cause(String);
+/// One line for each place, with all of the reason.
+fn lines(failures: &[(String, RegistryError)]) -> String {
+    failures.iter().map(|(place, error)| format!("\n{place}: {}", chain(error))).collect()
+}
 
-impl Cause {
-    /// The reason of `error`.
-    pub(super) fn of(error: &dyn Error) -> Self {
-        let mut innermost = error;
-        while let Some(source) = innermost.source() {
-            innermost = source;
-        }
-        Self(innermost.to_string())
+/// An error and its causes in one line.
+pub(super) fn chain(error: &RegistryError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
     }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for Cause {}
-
-/// What kind of failure the HTTP client met, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Not even connected; trying again at once will not help.
-    Unreachable,
-    /// The peer does not speak TLS.
-    NotTls,
-    /// The peer's certificate was refused.
-    Certificate,
-    /// A redirect that we do not follow.
-    Redirect,
-    /// Broken or timed out; another attempt may succeed.
-    Transient,
-}
-
-impl Failure {
-    /// Classifies an error of the HTTP client by the typed errors in its chain.
-    pub(super) fn of(error: &reqwest::Error) -> Self {
-        if error.is_redirect() {
-            return Self::Redirect;
-        }
-        let broken_kinds = [
-            io::ErrorKind::ConnectionReset,
-            io::ErrorKind::ConnectionAborted,
-            io::ErrorKind::BrokenPipe,
-            io::ErrorKind::UnexpectedEof,
-        ];
-        let mut next: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(cause) = next {
-            // TLS errors travel inside of I/O errors, whose source is that of the inner error.
-            let io_error = cause.downcast_ref::<io::Error>();
-            if io_error.is_some_and(|error| broken_kinds.contains(&error.kind())) {
-                return Self::Transient;
-            }
-            let inner = io_error.and_then(|error| error.get_ref());
-            let text = inner.map(ToString::to_string).unwrap_or_else(|| cause.to_string());
-            // The TLS library is not a direct dependency: its errors are told by their text.
-            if text.starts_with("received corrupt message") {
-                return Self::NotTls;
-            }
-            if text.starts_with("invalid peer certificate") {
-                return Self::Certificate;
-            }
-            next = cause.source();
-        }
-        // A time-out while connecting may be a lost packet; refused, no route and no such name are facts.
-        if error.is_connect() && !error.is_timeout() { Self::Unreachable } else { Self::Transient }
-    }
-}
-
-/// What a registry says in the body of an error: `{"errors": [{"code": …, "message": …}]}`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Complaint {
-    /// The first error's message, or code; empty if there is none. One line, printable, of bounded length.
-    pub(super) message: String,
-    /// Whether the body has the form that registries use.
-    pub(super) is_registry: bool,
-}
-
-impl Complaint {
-    /// Reads the body of an error.
-    pub(super) fn parse(body: &[u8]) -> Self {
-        #[derive(serde::Deserialize)]
-        struct Body {
-            errors: Vec<Item>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Item {
-            #[serde(default)]
-            code: String,
-            #[serde(default)]
-            message: String,
-        }
-        match serde_json::from_slice::<Body>(body) {
-            Ok(Body { errors }) => {
-                let message = errors.into_iter().next().map(|item| match item.message.is_empty() {
-                    true => item.code,
-                    false => item.message,
-                });
-                Self { message: printable(&message.unwrap_or_default()), is_registry: true }
-            }
-            Err(_) => Self::default(),
-        }
-    }
-}
-
-/// Text of a stranger for the terminal: control characters left out, at most 200 characters.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    text
 }

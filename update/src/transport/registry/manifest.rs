@@ -6,7 +6,8 @@ use osupdate_core::oci::{
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::error::{RegistryError, printable};
+use super::complaint::printable;
+use super::error::RegistryError;
 
 /// The media types that we understand, for `Accept`.
 pub(super) fn accept() -> String {

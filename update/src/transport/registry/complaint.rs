@@ -1,0 +1,62 @@
+//! What registries say in the body of an error, and how text of strangers is shown.
+
+/// Longest text of a stranger that is shown, in characters.
+const PRINTABLE_MAX: usize = 200;
+
+/// What a registry says in the body of an error: `{"errors": [{"code": …, "message": …}]}`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// The first error's message, or code; empty if there is none. One line, printable, of bounded length.
+    pub(super) message: String,
+    /// Whether the body has the form that registries use.
+    pub(super) is_registry: bool,
+}
+
+impl Complaint {
+    /// Reads the body of an error.
+    pub(super) fn parse(body: &[u8]) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Body {
+            errors: Vec<Item>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Item {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: String,
+        }
+        match serde_json::from_slice::<Body>(body) {
+            Ok(Body { errors }) => {
+                let message = errors.into_iter().next().map(|item| match item.message.is_empty() {
+                    true => item.code,
+                    false => item.message,
+                });
+                Self { message: printable(&message.unwrap_or_default()), is_registry: true }
+            }
+            Err(_) => Self::default(),
+        }
+    }
+}
+
+/// Text of a stranger for the terminal: without control characters and those that change the direction of writing or
+/// cannot be seen, at most 200 characters.
+pub(super) fn printable(text: &str) -> String {
+    let unseen =
+        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.chars().filter(|c| !c.is_control() && !unseen(*c)).take(PRINTABLE_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cannot_write_to_the_terminal_as_they_like() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}"), "a[2Jbcd");
+        assert_eq!(printable(&"x".repeat(1000)).len(), PRINTABLE_MAX);
+        let body = br#"{"errors": [{"code": "DENIED", "message": "no\u001b]0;title\u0007"}]}"#;
+        assert_eq!(Complaint::parse(body), Complaint { message: "no]0;title".to_owned(), is_registry: true });
+        assert_eq!(Complaint::parse(b"<html>"), Complaint::default());
+    }
+}

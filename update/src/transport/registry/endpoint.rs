@@ -1,0 +1,298 @@
+//! One place that has an image: a repository in a registry, with its authorization, its retries and its trust.
+
+use std::path::PathBuf;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, RANGE};
+use reqwest::{StatusCode, Url};
+
+use super::super::reference::RegistryReference;
+use super::auth::{self, Authorization};
+use super::cause::{Cause, Failure};
+use super::clients::{ClientError, Clients, Settings};
+use super::complaint::Complaint;
+use super::credentials::Credentials;
+use super::error::RegistryError;
+use super::http::Request;
+use super::registries::Place;
+use super::request::{self, Get, RequestError};
+use super::response::Response;
+use super::retry::{Retry, RetryAfter, is_transient};
+
+/// Most of an error's body that we read.
+const COMPLAINT_MAX: u64 = 64 << 10;
+/// Docker Hub is called docker.io but answers here.
+const DOCKER_HUB_API: &str = "registry-1.docker.io";
+
+/// A repository in a registry.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    reference: RegistryReference,
+    is_mirror: bool,
+    /// What it is called in addresses, with TLS and without.
+    addresses: [String; 2],
+    clients: Clients,
+    authorization: Authorization,
+    retry: Retry,
+    /// Without TLS; an insecure registry may turn out to be so.
+    plain: AtomicBool,
+    /// The file that says that it is insecure.
+    insecure: Option<PathBuf>,
+    warned: Once,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        place: Place,
+        plain: bool,
+        credentials: Option<Credentials>,
+        retry: Retry,
+        settings: Settings,
+    ) -> Result<Self, ClientError> {
+        let Place { reference, insecure, is_mirror } = place;
+        let url = |scheme| {
+            let url = Url::parse(&format!("{scheme}://{}/", address(&reference)));
+            url.map_err(|error| ClientError::Http(Cause::of(&error)))
+        };
+        let (with_tls, without) = (url("https")?, url("http")?);
+        let addresses = [&with_tls, &without].map(request::host);
+        let registry = if plain { without } else { with_tls };
+        let name = &reference.host;
+        Ok(Self {
+            clients: Clients::new(registry, name, insecure.is_some(), settings)?,
+            authorization: Authorization::new(credentials, &reference.repository),
+            reference,
+            is_mirror,
+            addresses,
+            retry,
+            plain: AtomicBool::new(plain),
+            insecure,
+            warned: Once::new(),
+        })
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.reference.host
+    }
+
+    /// What the image is called here.
+    pub(super) fn reference(&self) -> &RegistryReference {
+        &self.reference
+    }
+
+    pub(super) fn is_mirror(&self) -> bool {
+        self.is_mirror
+    }
+
+    fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_plain() { "http" } else { "https" }
+    }
+
+    /// Sends the request until there is an answer that another attempt would not change; whatever its status, but never
+    /// 401. Retries are logged.
+    pub(super) fn get(&self, request: Request<'_>) -> Result<Response, RegistryError> {
+        let mut attempt = 1;
+        loop {
+            let last = attempt >= self.retry.attempts;
+            let plain = self.is_plain();
+            let (problem, wait) = match self.authorized(request) {
+                Ok(response) if is_transient(response.status()) && !last => {
+                    let wait = match RetryAfter::of(response.headers(), SystemTime::now()) {
+                        RetryAfter::Unsaid => None,
+                        RetryAfter::Wait(wait) => Some(wait),
+                        RetryAfter::TooLong(wait) => {
+                            let message = format!("it asks to come back in {} seconds", wait.as_secs());
+                            let (host, what) = (self.host().to_owned(), request.what.to_owned());
+                            return Err(RegistryError::Status { host, status: response.status(), what, message });
+                        }
+                    };
+                    (format!("it answered {}", response.status()), wait)
+                }
+                Ok(response) => return Ok(response),
+                Err(RequestFailed::Final(error)) => return Err(error),
+                Err(RequestFailed::Http { host, error }) => match Failure::of(&error) {
+                    failure if !plain && self.becomes_plain(&host, failure) => continue,
+                    Failure::Transient if !last => (Cause::of(&error).to_string(), None),
+                    _ => return Err(self.failed(&host, &error, request.what)),
+                },
+            };
+            tracing::warn!("registry {}: {problem} for {}, trying again", self.host(), request.what);
+            attempt += 1;
+            self.retry.wait(attempt, wait);
+        }
+    }
+
+    /// Speaks HTTP with an insecure registry from now on, if a failure of HTTPS is reason to.
+    fn becomes_plain(&self, host: &str, failure: Failure) -> bool {
+        let speaks_no_tls = match failure {
+            Failure::NotTls => true,
+            // HTTPS and HTTP have different ports.
+            Failure::Unreachable => !has_port(self.host()),
+            _ => false,
+        };
+        let plain = self.insecure.is_some() && speaks_no_tls && self.is_own(host);
+        if plain && !self.plain.swap(true, Ordering::Relaxed) {
+            tracing::warn!("registry {} does not speak TLS, using HTTP", self.host());
+        }
+        plain
+    }
+
+    /// Sends the request once; with a new authorization again if the registry wants one.
+    fn authorized(&self, request: Request<'_>) -> Result<Response, RequestFailed> {
+        self.warn_if_insecure();
+        // The second challenge is for a token that expired, the third cannot be answered.
+        for _ in 0..3 {
+            let header = self.authorization.header();
+            let response = match self.send(request, header.as_ref()) {
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED => response,
+                Ok(response) => return Ok(response),
+                Err(RequestError::Http { host, error }) => return Err(RequestFailed::Http { host, error }),
+                Err(RequestError::Redirect { host, problem }) => {
+                    let what = request.what.to_owned();
+                    return Err(RequestFailed::Final(RegistryError::Redirect { host, what, problem }));
+                }
+                Err(RequestError::Client(error)) => return Err(RequestFailed::Final(error.into())),
+            };
+            // Whoever we were redirected to may not ask for the registry's credentials.
+            if !self.is_own(&request::host(response.url())) {
+                return Err(RequestFailed::Final(self.denied(response)));
+            }
+            let next = self.authorization.answer(&self.clients, self.is_plain(), response.headers(), header.as_ref());
+            let next = next.map_err(|source| {
+                let (host, image) = (self.host().to_owned(), self.reference.to_string());
+                RequestFailed::Final(RegistryError::Auth { host, image, source })
+            })?;
+            if next == auth::Answer::GiveUp {
+                return Err(RequestFailed::Final(self.denied(response)));
+            }
+        }
+        Err(RequestFailed::Final(RegistryError::Denied {
+            host: self.host().to_owned(),
+            image: self.reference.to_string(),
+            had_credentials: self.authorization.has_credentials(),
+            message: "it does not accept the token that it gave".to_owned(),
+        }))
+    }
+
+    fn send(&self, request: Request<'_>, authorization: Option<&HeaderValue>) -> Result<Response, RequestError> {
+        let (address, repository) = (address(&self.reference), &self.reference.repository);
+        let url = format!("{}://{address}/v2/{repository}/{}", self.scheme(), request.path);
+        let url = Url::parse(&url).map_err(|error| RequestError::Client(ClientError::Http(Cause::of(&error))))?;
+        // Digests are of the bytes as they are stored.
+        let mut headers = vec![(ACCEPT_ENCODING, HeaderValue::from_static("identity"))];
+        if let Some(accept) = request.accept.and_then(|accept| HeaderValue::try_from(accept).ok()) {
+            headers.push((ACCEPT, accept));
+        }
+        if request.from_byte > 0 {
+            let range = format!("bytes={}-", request.from_byte);
+            headers.extend(HeaderValue::try_from(range).ok().map(|range| (RANGE, range)));
+        }
+        let may_leave_tls = self.insecure.is_some();
+        request::get(&self.clients, Get { url, headers: &headers, authorization, may_leave_tls })
+    }
+
+    /// Whether this is the registry, and not one that it sent us to.
+    fn is_own(&self, host: &str) -> bool {
+        self.addresses.iter().any(|own| own == host)
+    }
+
+    fn warn_if_insecure(&self) {
+        if let Some(file) = &self.insecure {
+            let warn = || {
+                tracing::warn!(
+                    "registry {} is not verified, as {} has insecure = true: anybody on the way can put another image in \
+                     the place of the one that is asked for",
+                    self.host(),
+                    file.display()
+                );
+            };
+            self.warned.call_once(warn);
+        }
+    }
+
+    fn denied(&self, response: Response) -> RegistryError {
+        let host = self.named(&request::host(response.url()));
+        RegistryError::Denied {
+            host,
+            image: self.reference.to_string(),
+            had_credentials: self.authorization.has_credentials(),
+            message: Complaint::parse(&body(response)).message,
+        }
+    }
+
+    /// A host for people: whoever we were redirected to is not the registry that they know.
+    fn named(&self, host: &str) -> String {
+        match self.is_own(host) {
+            true => self.host().to_owned(),
+            false => format!("{host} (a redirect of {})", self.host()),
+        }
+    }
+
+    /// The error for a failed request to `host`.
+    fn failed(&self, host: &str, error: &reqwest::Error, what: &str) -> RegistryError {
+        tracing::debug!("{what}: {error:?}");
+        let (host, what, source) = (self.named(host), what.to_owned(), Cause::of(error));
+        let unreachable = |host, what, source| {
+            let proxy = self.clients.proxy(self.scheme());
+            RegistryError::Unreachable { host, what, proxy, source }
+        };
+        match Failure::of(error) {
+            Failure::Unreachable => unreachable(host, what, source),
+            Failure::NotTls => RegistryError::NotTls { host, what, source },
+            Failure::Certificate => RegistryError::Certificate { host, what, source },
+            Failure::ClientCertificate => RegistryError::ClientCertificate { host, what, source },
+            Failure::Transient if error.is_connect() => unreachable(host, what, source),
+            Failure::Transient => RegistryError::Connection { host, what, source },
+        }
+    }
+
+    /// The error for an answer that is not what was asked for.
+    pub(super) fn refused(&self, response: Response, what: &str) -> RegistryError {
+        let status = response.status();
+        if status == StatusCode::FORBIDDEN {
+            return self.denied(response);
+        }
+        let is_registry = response.headers().contains_key("docker-distribution-api-version");
+        let (host, what) = (self.named(&request::host(response.url())), what.to_owned());
+        let body = body(response);
+        if self.is_plain() && status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS") {
+            return RegistryError::NotPlain { host, what };
+        }
+        let complaint = Complaint::parse(&body);
+        match status {
+            StatusCode::NOT_FOUND if is_registry || complaint.is_registry => RegistryError::NotFound { host, what },
+            _ if status.is_client_error() && !is_registry && !complaint.is_registry => {
+                RegistryError::NotARegistry { host, status, what }
+            }
+            _ => RegistryError::Status { host, status, what, message: complaint.message },
+        }
+    }
+}
+
+/// Why a request has no answer.
+enum RequestFailed {
+    /// Perhaps another attempt has one.
+    Http { host: String, error: reqwest::Error },
+    /// That is it.
+    Final(RegistryError),
+}
+
+/// Where the registry of a reference answers.
+fn address(reference: &RegistryReference) -> &str {
+    if reference.host == "docker.io" { DOCKER_HUB_API } else { &reference.host }
+}
+
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
+}
+
+/// What an error says, as far as it is read.
+fn body(response: Response) -> Vec<u8> {
+    response.into_document(COMPLAINT_MAX).ok().flatten().unwrap_or_default()
+}

@@ -1,0 +1,123 @@
+//! TLS with a real registry whose certificates nobody knows but the directories for certificates.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use osupdate::transport::registry::{
+    AuthFiles, CertificateDirectories, RegistriesFiles, RegistryError, RegistryImage, RegistryOptions,
+};
+
+use crate::docker_registry::{DockerRegistry, have, have_registry};
+use crate::server::options;
+
+fn openssl(dir: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Makes an authority `ca.pem` and two certificates that it signs: `certificate.pem` for localhost and `client.pem`.
+fn make_authority(dir: &Path) {
+    openssl(dir, "req -x509 -newkey ed25519 -nodes -days 2 -subj /CN=authority -keyout ca-key.pem -out ca.pem");
+    for (name, subject, key) in [("certificate", "localhost", "key"), ("client", "somebody", "client-key")] {
+        fs::write(dir.join("extensions"), format!("subjectAltName=DNS:{subject}\nbasicConstraints=CA:FALSE\n"))
+            .unwrap();
+        openssl(dir, &format!("req -newkey rsa:2048 -nodes -subj /CN={subject} -keyout {key}.pem -out request.pem"));
+        openssl(
+            dir,
+            &format!(
+                "x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -days 2 -extfile extensions -out {name}.pem"
+            ),
+        );
+    }
+}
+
+/// A registry with these files of its directory in a directory of certificates.
+fn resolve(
+    registry: &DockerRegistry,
+    files: &[(&str, &str)],
+    change: impl FnOnce(&mut RegistryOptions),
+) -> Result<(), RegistryError> {
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = dir.path().join(&registry.address);
+    fs::create_dir(&certificates).unwrap();
+    for (from, to) in files {
+        fs::copy(registry.directory().join(from), certificates.join(to)).unwrap();
+    }
+    let auth_file = dir.path().join("auth.json");
+    fs::write(&auth_file, "{}").unwrap();
+    let mut options = options(AuthFiles::only(auth_file));
+    options.plain_http = false;
+    options.certificates = CertificateDirectories::only(vec![dir.path().to_owned()]);
+    change(&mut options);
+    let reference = format!("{}/os:1", registry.address).parse().unwrap();
+    match RegistryImage::new(&reference, &options)?.resolve() {
+        // There is nothing in it. That is said by whoever is trusted.
+        Err(RegistryError::NoRepository { .. }) => Ok(()),
+        Err(error) => Err(error),
+        Ok(digest) => panic!("{digest}"),
+    }
+}
+
+#[test]
+fn an_authority_is_trusted_for_its_registry() {
+    if !have_registry() || !have(&["openssl"]) {
+        return;
+    }
+    let registry = DockerRegistry::start_with_tls_by(make_authority);
+    let error = resolve(&registry, &[], |_| ()).unwrap_err();
+    assert!(matches!(error, RegistryError::Certificate { .. }), "{error:?}");
+    let place = format!("/etc/containers/certs.d/{}/ca.crt", registry.address);
+    assert!(error.hint().unwrap().contains(&place), "{:?}", error.hint());
+    resolve(&registry, &[("ca.pem", "ca.crt")], |_| ()).unwrap();
+    // Other endings say nothing.
+    assert!(resolve(&registry, &[("ca.pem", "ca.pem")], |_| ()).is_err());
+    let error = resolve(&registry, &[("key.pem", "ca.crt")], |_| ()).unwrap_err();
+    assert!(matches!(error, RegistryError::Client(_)), "{error:?}");
+    // Where the registry is called insecure, nobody is asked for a certificate.
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("registries.conf");
+    fs::write(&config, format!("[[registry]]\nlocation = '{}'\ninsecure = true", registry.address)).unwrap();
+    resolve(&registry, &[], |options| options.registries = RegistriesFiles::only(Some(config), Vec::new())).unwrap();
+}
+
+#[test]
+fn a_certificate_may_be_its_own_authority() {
+    if !have_registry() || !have(&["openssl"]) {
+        return;
+    }
+    // As openssl makes them if it is not told otherwise, and as many instructions for registries have it.
+    let signed_by_itself = |name: &'static str| {
+        move |dir: &Path| {
+            let subject = format!("-subj /CN=x -addext subjectAltName=DNS:{name}");
+            openssl(
+                dir,
+                &format!("req -x509 -newkey rsa:2048 -nodes -days 2 {subject} -keyout key.pem -out certificate.pem"),
+            );
+        }
+    };
+    let registry = DockerRegistry::start_with_tls_by(signed_by_itself("localhost"));
+    assert!(resolve(&registry, &[], |_| ()).is_err());
+    resolve(&registry, &[("certificate.pem", "ca.crt")], |_| ()).unwrap();
+    let registry = DockerRegistry::start_with_tls_by(signed_by_itself("elsewhere"));
+    let error = resolve(&registry, &[("certificate.pem", "ca.crt")], |_| ()).unwrap_err();
+    assert!(matches!(error, RegistryError::Certificate { .. }), "{error:?}");
+}
+
+#[test]
+fn a_registry_is_shown_our_certificate_if_it_asks() {
+    if !have_registry() || !have(&["openssl"]) {
+        return;
+    }
+    let registry = DockerRegistry::start_with_client_certificates_by(make_authority);
+    let authority = ("ca.pem", "ca.crt");
+    let error = resolve(&registry, &[authority], |_| ()).unwrap_err();
+    assert!(matches!(error, RegistryError::ClientCertificate { .. }), "{error:?}");
+    let place = format!("/etc/containers/certs.d/{}/client.cert", registry.address);
+    assert!(error.hint().unwrap().contains(&place), "{:?}", error.hint());
+    let pair = [authority, ("client.pem", "client.cert"), ("client-key.pem", "client.key")];
+    resolve(&registry, &pair, |_| ()).unwrap();
+    let mixed = [authority, ("client.pem", "client.cert"), ("key.pem", "client.key")];
+    let error = resolve(&registry, &mixed, |_| ()).unwrap_err();
+    assert!(matches!(error, RegistryError::Client(_)), "{error:?}");
+}

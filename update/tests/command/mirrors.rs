@@ -1,0 +1,153 @@
+//! `registries.conf`: mirrors, other locations, what is insecure and what is blocked.
+
+use std::error::Error as _;
+use std::fs;
+use std::io::Read as _;
+
+use osupdate::transport::registry::{AuthFiles, RegistriesFiles, RegistryError, RegistryImage};
+use osupdate_core::oci::ContentDigest;
+
+use crate::server::{Server, options, reply};
+
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "config": {}, "layers": []}"#;
+const TYPE: &str = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+const REGISTRY: &str = "Docker-Distribution-Api-Version: registry/2.0";
+
+/// An image `registry.test/team/os`, as a `registries.conf` has it; with an auth file.
+fn image(registries: &str, tail: &str, auth_file: &str) -> Result<RegistryImage, RegistryError> {
+    let dir = tempfile::tempdir().unwrap();
+    let (registries_file, auth) = (dir.path().join("registries.conf"), dir.path().join("auth.json"));
+    fs::write(&registries_file, registries).unwrap();
+    fs::write(&auth, auth_file).unwrap();
+    let mut options = options(AuthFiles::only(auth));
+    options.plain_http = false;
+    options.registries = RegistriesFiles::only(Some(registries_file), Vec::new());
+    RegistryImage::new(&format!("registry.test/team/os{tail}").parse().unwrap(), &options)
+}
+
+/// A table for `registry.test/team` with mirrors, of which each is insecure.
+fn table(location: &str, mirrors: &[&str]) -> String {
+    let mut table = format!("[[registry]]\nprefix = 'registry.test/team'\nlocation = '{location}'\ninsecure = true\n");
+    for mirror in mirrors {
+        table.push_str(&format!("[[registry.mirror]]\nlocation = '{mirror}'\ninsecure = true\n"));
+    }
+    table
+}
+
+fn nobody() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn serves(body: &'static [u8]) -> Server {
+    Server::start(move |_, _| reply("200 OK", &[TYPE], body))
+}
+
+fn lacks_everything() -> Server {
+    Server::start(|_, _| reply("404 Not Found", &[REGISTRY], b""))
+}
+
+/// The requests that were understood: an insecure registry is asked by TLS first.
+fn paths(server: &Server) -> Vec<String> {
+    server.requests().into_iter().filter(|request| request.method == "GET").map(|request| request.path).collect()
+}
+
+#[test]
+fn mirrors_are_asked_in_order_until_one_has_the_image() {
+    let (empty, full, primary) = (lacks_everything(), serves(MANIFEST), serves(b"{}"));
+    let empty_location = format!("{}/copies", empty.address);
+    let config = table(&format!("{}/real", primary.address), &[&nobody(), &empty_location, &full.address]);
+    let image = image(&config, ":1", "{}").unwrap();
+    assert_eq!(image.manifest().unwrap(), MANIFEST);
+    // Now it is known who answers.
+    assert_eq!(image.manifest().unwrap(), MANIFEST);
+    assert_eq!(paths(&empty), ["/v2/copies/os/manifests/1"]);
+    assert_eq!(paths(&full), ["/v2/os/manifests/1", "/v2/os/manifests/1"]);
+    assert_eq!(paths(&primary), [""; 0]);
+}
+
+#[test]
+fn a_mirror_that_lies_or_lacks_a_blob_does_no_harm() {
+    // The mirror has another image, and blobs for nobody.
+    let mirror = Server::start(|request, _| match request.path.contains("/manifests/") {
+        true => reply("200 OK", &[TYPE], br#"{"schemaVersion": 2, "config": {}, "layers": [], "x": 1}"#),
+        false => reply("500 Internal Server Error", &[], b""),
+    });
+    let primary = Server::start(|request, _| match request.path.contains("/manifests/") {
+        true => reply("200 OK", &[TYPE], MANIFEST),
+        false => reply("200 OK", &[], b"0123456789"),
+    });
+    let config = table(&primary.address, &[&mirror.address]);
+    let by_digest = image(&config, &format!("@{}", ContentDigest::sha256(MANIFEST)), "{}").unwrap();
+    assert_eq!(by_digest.manifest().unwrap(), MANIFEST);
+
+    let by_tag = image(&config, ":1", "{}").unwrap();
+    assert_ne!(by_tag.manifest().unwrap(), MANIFEST);
+    let mut bytes = Vec::new();
+    by_tag.blob(&ContentDigest::sha256(b"0123456789"), 10).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"0123456789");
+}
+
+#[test]
+fn what_every_place_said_is_in_the_error() {
+    let (empty, nobody) = (lacks_everything(), nobody());
+    let broken = Server::start(|_, _| reply("502 Bad Gateway", &[], b""));
+    let config = table(&format!("{}/real", broken.address), &[&nobody, &empty.address]);
+    let error = image(&config, ":1", "{}").unwrap().manifest().unwrap_err();
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert_eq!(
+        lines[0],
+        "none of the places of registry.test/team/os:1 could deliver manifest of registry.test/team/os:1:"
+    );
+    assert!(lines[1].starts_with(&format!("{nobody}/os (mirror): cannot reach registry {nobody}")), "{text}");
+    assert!(lines[1].ends_with("Connection refused (os error 111)"), "{text}");
+    assert!(lines[2].starts_with(&format!("{}/os (mirror): registry {} does not have", empty.address, empty.address)));
+    assert!(lines[3].starts_with(&format!("{}/real/os: registry {} answered 502", broken.address, broken.address)));
+    assert!(!error.is_not_found());
+    let config = table(&empty.address, &[&format!("{}/copies", empty.address)]);
+    assert!(image(&config, ":1", "{}").unwrap().manifest().unwrap_err().is_not_found());
+}
+
+#[test]
+fn each_place_is_told_its_own_password_only() {
+    let wants_login = || {
+        Server::start(|request, _| match request.header("authorization") {
+            None => reply("401 Unauthorized", &["WWW-Authenticate: Basic realm=\"r\""], b""),
+            Some("Basic bTpt") => reply("200 OK", &[TYPE], MANIFEST),
+            Some(_) => reply("403 Forbidden", &[], b""),
+        })
+    };
+    let (mirror, primary) = (wants_login(), wants_login());
+    let config = table(&primary.address, &[&mirror.address]);
+    // r:r is for the name in the reference, p:p for where it really is, m:m for the mirror.
+    let entry = |host: &str, auth: &str| format!(r#""{host}": {{"auth": "{auth}"}}"#);
+    let auth_file = |entries: &[String]| format!(r#"{{"auths": {{{}}}}}"#, entries.join(", "));
+    let other = [entry("registry.test", "cjpy"), entry(&primary.address, "cDpw")];
+    let image_error = image(&config, ":1", &auth_file(&other)).unwrap().manifest().unwrap_err();
+    let RegistryError::Places { failures, .. } = image_error else { panic!("{image_error}") };
+    assert!(matches!(failures[0].1, RegistryError::Denied { had_credentials: false, .. }), "{failures:?}");
+    assert!(mirror.requests().iter().all(|request| request.header("authorization").is_none()));
+    assert_eq!(primary.requests().last().unwrap().header("authorization"), Some("Basic cDpw"));
+
+    let all = [&other[..], &[entry(&mirror.address, "bTpt")]].concat();
+    assert_eq!(image(&config, ":1", &auth_file(&all)).unwrap().manifest().unwrap(), MANIFEST);
+}
+
+#[test]
+fn without_insecure_there_is_no_http() {
+    let server = serves(MANIFEST);
+    let config = format!("[[registry]]\nprefix = 'registry.test/team'\nlocation = '{}'\n", server.address);
+    let error = image(&config, ":1", "{}").unwrap().manifest().unwrap_err();
+    let RegistryError::Places { failures, .. } = &error else { panic!("{error}") };
+    assert!(matches!(failures[0].1, RegistryError::NotTls { .. }), "{error}");
+    assert!(paths(&server).is_empty());
+}
+
+#[test]
+fn what_is_blocked_is_not_asked() {
+    let error = image("[[registry]]\nlocation = 'registry.test'\nblocked = true", ":1", "{}").unwrap_err();
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.starts_with("registry.test/team/os:1 is blocked by /") && cause.ends_with("(prefix registry.test)"));
+    assert!(error.hint().unwrap().contains("containers-registries.conf"));
+}
