@@ -37,7 +37,8 @@ pub(crate) fn have_registry() -> bool {
     have(&[REGISTRY, "skopeo", "tar", "gzip"])
 }
 
-const TLS: &str = "  tls:\n    certificate: DIR/certificate.pem\n    key: DIR/key.pem\n";
+/// For a registry whose directory has a certificate and its key.
+pub(crate) const TLS: &str = "  tls:\n    certificate: DIR/certificate.pem\n    key: DIR/key.pem\n";
 
 /// A running registry; ends with the value.
 pub(crate) struct DockerRegistry {
@@ -137,7 +138,7 @@ impl Drop for DockerRegistry {
     }
 }
 
-fn make_certificate(dir: &Path) {
+pub(crate) fn make_certificate(dir: &Path) {
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
         .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])

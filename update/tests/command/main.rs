@@ -1,5 +1,6 @@
 //! The command and its registry client, against a real registry and a hostile server; all on the loopback interface.
 
+mod bombs;
 mod certificates;
 mod commands;
 mod completion;
@@ -16,6 +17,7 @@ mod mirrors;
 mod odd_places;
 mod peer_table;
 mod place;
+mod places;
 mod platforms;
 mod proxies;
 mod real;
@@ -23,4 +25,5 @@ mod repo;
 mod repository_options;
 mod server;
 mod streams;
+mod tokens;
 mod transports;
