@@ -29,7 +29,7 @@ mod xattr;
 
 use zerocopy::FromBytes;
 
-pub use read::{ReadError, ReadProblem, objects, read};
+pub use read::{ReadError, ReadProblem, find_objects, objects, read};
 pub use stored::dump_stored;
 pub use validate::{WriteError, WriteProblem};
 pub use write::write;

@@ -8,12 +8,14 @@ mod directory;
 mod image;
 mod inode;
 mod leaf;
+mod objects;
 mod problem;
 mod walk;
 mod xattrs;
 
 use std::collections::BTreeSet;
 
+pub use objects::find_objects;
 pub use problem::{ReadError, ReadProblem};
 
 use super::Format;
@@ -42,10 +44,10 @@ pub fn read(image: &[u8]) -> Result<(Tree, Format), ReadError> {
 /// # Errors
 /// As [`read`]: of an image that is not understood nothing is known.
 pub fn objects(image: &[u8]) -> Result<BTreeSet<Digest>, ReadError> {
-    let (tree, _) = read(image)?;
+    let image = Image::new(image)?;
     let mut objects = BTreeSet::new();
-    for leaf in &tree.leaves {
-        if let LeafKind::Regular(Content::External { payload, digest, .. }) = &leaf.kind {
+    for leaf in Walk::new(&image)?.into_leaves() {
+        if let LeafKind::Regular(Content::External { payload, digest, .. }) = leaf.kind {
             let read_from = payload.as_deref().and_then(|path| str::from_utf8(path).ok());
             objects.extend(read_from.and_then(|path| Digest::from_object_path(path).ok()));
             objects.extend(digest);

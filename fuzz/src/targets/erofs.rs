@@ -1,12 +1,15 @@
 //! EROFS images: what is accepted can be written, and what is written is the same tree.
 
+use std::collections::BTreeSet;
+
 use osupdate_core::dumpfile;
-use osupdate_core::erofs::{Format, objects, read, uses_acl, write};
+use osupdate_core::erofs::{Format, find_objects, objects, read, uses_acl, write};
 use osupdate_core::tree::{Directory, Entry, Tree};
 
 pub(crate) fn run(image: &[u8]) {
     uses_acl(image);
     let objects = objects(image);
+    let found = find_objects(image);
     let Ok((mut tree, format)) = read(image) else { return };
     if format == Format::V2 {
         // Its writers leave them out.
@@ -14,6 +17,8 @@ pub(crate) fn run(image: &[u8]) {
         tree.leaves.iter_mut().for_each(|leaf| leaf.stat.mtime_nanos = 0);
     }
     let objects = objects.expect("what can be read as a tree can be searched for objects");
+    let found: BTreeSet<_> = found.expect("the same search, with fewer checks").into_iter().collect();
+    assert_eq!(found, objects);
     let written = write(&tree, format).expect("what was read can be written");
     let (again, _) = read(&written).expect("what was written can be read");
     assert_eq!(tree, again, "the tree of the written image is another one");

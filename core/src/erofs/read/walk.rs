@@ -241,6 +241,11 @@ impl<'a, 'i> Walk<'a, 'i> {
         expected.peek().is_none()
     }
 
+    /// All files that are not directories, with the attributes that the image has.
+    pub(super) fn into_leaves(self) -> impl Iterator<Item = Leaf> {
+        self.leaves.into_iter().map(|found| found.leaf)
+    }
+
     pub(super) fn into_tree(mut self) -> Tree {
         let found = self.find_primary_names();
         self.unmark_whiteouts(found);

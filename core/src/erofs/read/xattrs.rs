@@ -101,6 +101,31 @@ fn all_empty(user: &Xattrs, stored_names: [&[u8]; 2]) -> bool {
     })
 }
 
+/// Values of the attributes by which overlayfs finds the contents of an external file.
+#[derive(Debug, Default)]
+pub(super) struct OverlayValues<'i> {
+    pub(super) metacopy: Option<&'i [u8]>,
+    pub(super) redirect: Option<&'i [u8]>,
+}
+
+impl<'i> OverlayValues<'i> {
+    /// Looks for them, whatever else there is.
+    pub(super) fn read(image: &Image<'i>, inode: &Inode, budget: &mut Budget) -> Result<Self, ReadProblem> {
+        let metacopy = split_name(overlay::METACOPY, image.format);
+        let redirect = split_name(overlay::REDIRECT, image.format);
+        let mut values = Self::default();
+        entries(image, inode, budget, |entry| {
+            if (entry.index, entry.suffix) == metacopy {
+                values.metacopy = Some(entry.value);
+            } else if (entry.index, entry.suffix) == redirect {
+                values.redirect = Some(entry.value);
+            }
+            Ok(())
+        })?;
+        Ok(values)
+    }
+}
+
 /// Attributes as they are in the image.
 fn stored<'i>(
     image: &Image<'i>,
@@ -108,44 +133,56 @@ fn stored<'i>(
     budget: &mut Budget,
 ) -> Result<BTreeMap<Cow<'i, [u8]>, &'i [u8]>, ReadProblem> {
     let mut all = BTreeMap::new();
-    if inode.xattrs_size == 0 {
-        return Ok(all);
-    }
-    let body = image.get(inode.xattrs_at, inode.xattrs_size).ok_or(ReadProblem::XattrOutside)?;
-    let (header, mut rest) = XattrHeader::ref_from_prefix(body).map_err(|_| ReadProblem::XattrOutside)?;
     let mut present = 0;
-    let mut add = |entry: Entry<'i>| {
+    let filter = entries(image, inode, budget, |entry| {
         present |= filter_bit(entry.index, entry.suffix);
-        budget.charge_xattr(entry.name.len() + entry.value.len())?;
-        match all.insert(entry.name, entry.value) {
+        match all.insert(entry.name(image.format)?, entry.value) {
             None => Ok(()),
             Some(_) => Err(ReadProblem::XattrDuplicate(entry.suffix.escape_ascii().to_string())),
         }
+    })?;
+    match filter {
+        Some(filter) if image.has_filters && filter != !present => Err(ReadProblem::XattrFilter),
+        _ => Ok(all),
+    }
+}
+
+/// Calls `each` with all attributes of an inode. Returns the name filter, if it has any.
+fn entries<'i>(
+    image: &Image<'i>,
+    inode: &Inode,
+    budget: &mut Budget,
+    mut each: impl FnMut(&Entry<'i>) -> Result<(), ReadProblem>,
+) -> Result<Option<u32>, ReadProblem> {
+    if inode.xattrs_size == 0 {
+        return Ok(None);
+    }
+    let body = image.get(inode.xattrs_at, inode.xattrs_size).ok_or(ReadProblem::XattrOutside)?;
+    let (header, mut rest) = XattrHeader::ref_from_prefix(body).map_err(|_| ReadProblem::XattrOutside)?;
+    let mut add = |entry: &Entry<'i>| {
+        budget.charge_xattr(entry.name_len() + entry.value.len())?;
+        each(entry)
     };
     for _ in 0..header.shared_count {
         let (id, behind) = rest.split_first_chunk().ok_or(ReadProblem::XattrOutside)?;
         rest = behind;
         let id = u32::from_le_bytes(*id);
         let entry = image.shared_base.checked_add(id as usize * 4).and_then(|at| image.get_from(at));
-        let entry = Entry::read(image, entry.ok_or(ReadProblem::XattrShared(id))?, ReadProblem::XattrShared(id))?;
-        add(entry)?;
+        let entry = entry.ok_or(ReadProblem::XattrShared(id))?;
+        add(&Entry::read(entry).ok_or(ReadProblem::XattrShared(id))?)?;
     }
     while !rest.is_empty() {
-        let entry = Entry::read(image, rest, ReadProblem::XattrOutside)?;
+        let entry = Entry::read(rest).ok_or(ReadProblem::XattrOutside)?;
         rest = rest.get(entry.size..).ok_or(ReadProblem::XattrOutside)?;
-        add(entry)?;
+        add(&entry)?;
     }
-    if image.has_filters && header.filter.get() != !present {
-        return Err(ReadProblem::XattrFilter);
-    }
-    Ok(all)
+    Ok(Some(header.filter.get()))
 }
 
 /// One attribute.
 struct Entry<'i> {
     index: u8,
     suffix: &'i [u8],
-    name: Cow<'i, [u8]>,
     value: &'i [u8],
     /// With padding.
     size: usize,
@@ -153,24 +190,30 @@ struct Entry<'i> {
 
 impl<'i> Entry<'i> {
     /// Reads the attribute at the start of `bytes`, which may go on behind it.
-    fn read(image: &Image<'i>, bytes: &'i [u8], truncated: ReadProblem) -> Result<Self, ReadProblem> {
-        let Ok((entry, rest)) = XattrEntry::ref_from_prefix(bytes) else { return Err(truncated) };
+    fn read(bytes: &'i [u8]) -> Option<Self> {
+        let (entry, rest) = XattrEntry::ref_from_prefix(bytes).ok()?;
         let suffix_len = usize::from(entry.name_len);
         let value_len = usize::from(entry.value_len.get());
-        let Some(parts) = rest.get(..suffix_len + value_len) else { return Err(truncated) };
-        let (suffix, value) = parts.split_at(suffix_len);
+        let (suffix, value) = rest.get(..suffix_len + value_len)?.split_at(suffix_len);
+        Some(Self { index: entry.name_index, suffix, value, size: entry_size(suffix_len, value_len) })
+    }
 
-        let index = entry.name_index;
+    fn name_len(&self) -> usize {
+        prefix(self.index).unwrap_or_default().len() + self.suffix.len()
+    }
+
+    /// The whole name, if it is one that can be, in the form that writers give it.
+    fn name(&self, format: Format) -> Result<Cow<'i, [u8]>, ReadProblem> {
+        let Self { index, suffix, .. } = *self;
         let malformed = || ReadProblem::XattrName(format!("{index}:{}", suffix.escape_ascii()));
-        let prefix = prefix(index).ok_or_else(malformed)?;
-        let name = match (prefix, suffix) {
-            ([], suffix) => Cow::Borrowed(suffix),
-            (prefix, suffix) => Cow::Owned([prefix, suffix].concat()),
+        let name = match prefix(index).ok_or_else(malformed)? {
+            [] => Cow::Borrowed(suffix),
+            prefix => Cow::Owned([prefix, suffix].concat()),
         };
-        let canonical = split_name(&name, image.format) == (index, suffix);
+        let canonical = split_name(&name, format) == (index, suffix);
         if name.is_empty() || name.len() > NAME_MAX || name.contains(&0) || !canonical {
             return Err(malformed());
         }
-        Ok(Self { index, suffix, name, value, size: entry_size(suffix_len, value_len) })
+        Ok(name)
     }
 }

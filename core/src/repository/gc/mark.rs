@@ -106,8 +106,7 @@ impl Repository {
             references.named = stream.named_refs().iter().map(|(label, digest)| (label.clone(), *digest)).collect();
         } else if erofs::uses_acl(&header).is_some() {
             let image = self.read_object(&digest)?;
-            let objects = erofs::objects(&image).map_err(|source| MarkError::Image { digest, source })?;
-            references.objects = objects.into_iter().collect();
+            references.objects = erofs::find_objects(&image).map_err(|source| MarkError::Image { digest, source })?;
         }
         Ok(references)
     }
