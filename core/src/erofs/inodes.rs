@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::layout::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
-use super::xattr::Xattr;
+use super::xattr::{Value, Xattr};
 use super::{Format, overlay, validate};
+use crate::digest::Digest;
 use crate::tree::{Content, Directory, Entry, Leaf, LeafId, LeafKind, Place, Stat, Tree};
 
 /// What an inode's data is.
@@ -210,13 +211,15 @@ fn entries_of_directories(directory: &Directory) -> u32 {
 }
 
 fn user_xattrs(stat: &Stat) -> impl Iterator<Item = Xattr<'_>> {
-    stat.xattrs.iter().map(|(name, value)| Xattr { name: overlay::escape(name), value: Cow::Borrowed(value) })
+    stat.xattrs
+        .iter()
+        .map(|(name, value)| Xattr { name: overlay::escape(name), value: Value::Bytes(Cow::Borrowed(value)) })
 }
 
 /// Adds an attribute or replaces its value.
 fn set<'t>(xattrs: &mut Vec<Xattr<'t>>, name: &'static [u8], value: &'static [u8]) {
     xattrs.retain(|xattr| *xattr.name != *name);
-    xattrs.push(Xattr { name: Cow::Borrowed(name), value: Cow::Borrowed(value) });
+    xattrs.push(Xattr { name: Cow::Borrowed(name), value: Value::Bytes(Cow::Borrowed(value)) });
 }
 
 /// Its entries and links are known only when all of them were seen.
@@ -233,7 +236,8 @@ fn directory_inode(directory: &Directory) -> Inode<'_> {
 
 fn stub_inode(root: &Stat) -> Inode<'_> {
     let label = root.xattrs.get(overlay::STUB_XATTR);
-    let label = label.map(|value| Xattr { name: Cow::Borrowed(overlay::STUB_XATTR), value: Cow::Borrowed(value) });
+    let label = label
+        .map(|value| Xattr { name: Cow::Borrowed(overlay::STUB_XATTR), value: Value::Bytes(Cow::Borrowed(value)) });
     Inode {
         stat: root,
         mode: S_IFCHR | 0o644,
@@ -258,16 +262,14 @@ fn leaf_inode(leaf: &Leaf, nlink: u32) -> Inode<'_> {
         LeafKind::Fifo => (S_IFIFO, Data::None),
         LeafKind::Socket => (S_IFSOCK, Data::None),
     };
-    let mut xattrs: Vec<_> = user_xattrs(&leaf.stat).collect();
+    let external = matches!(leaf.kind, LeafKind::Regular(Content::External { .. }));
+    let mut xattrs = Vec::with_capacity(leaf.stat.xattrs.len() + if external { 2 } else { 0 });
+    xattrs.extend(user_xattrs(&leaf.stat));
     match &leaf.kind {
         LeafKind::Regular(Content::External { payload, digest, .. }) => {
-            xattrs.push(Xattr {
-                name: Cow::Borrowed(overlay::METACOPY),
-                value: Cow::Owned(overlay::metacopy(digest.as_ref())),
-            });
+            xattrs.push(metacopy(digest.as_ref()));
             if let Some(payload) = payload.as_deref().filter(|payload| !payload.is_empty()) {
-                let value = Cow::Owned([b"/", payload].concat());
-                xattrs.push(Xattr { name: Cow::Borrowed(overlay::REDIRECT), value });
+                xattrs.push(Xattr { name: Cow::Borrowed(overlay::REDIRECT), value: Value::Redirect(payload) });
             }
         }
         LeafKind::CharDevice(0) => overlay::WHITEOUT.iter().for_each(|name| set(&mut xattrs, name, b"")),
@@ -275,6 +277,10 @@ fn leaf_inode(leaf: &Leaf, nlink: u32) -> Inode<'_> {
     }
     let mode = file_type | leaf.stat.mode;
     Inode { stat: &leaf.stat, mode, nlink, xattrs, data, extended: leaf.extended }
+}
+
+fn metacopy(digest: Option<&Digest>) -> Xattr<'_> {
+    Xattr { name: Cow::Borrowed(overlay::METACOPY), value: Value::Metacopy(digest) }
 }
 
 /// Whiteouts stay devices; contents are always named by an object; overlay attributes come first.
@@ -288,13 +294,10 @@ fn v2_leaf_inode(leaf: &Leaf, nlink: u32) -> Inode<'_> {
         }
         LeafKind::Regular(Content::External { payload, digest, .. }) => {
             let object = digest.or_else(|| validate::payload_object(payload.as_deref()?));
-            xattrs.push(Xattr {
-                name: Cow::Borrowed(overlay::METACOPY),
-                value: Cow::Owned(overlay::metacopy(digest.as_ref())),
-            });
+            xattrs.push(metacopy(digest.as_ref()));
             xattrs.extend(object.map(|object| Xattr {
                 name: Cow::Borrowed(overlay::REDIRECT),
-                value: Cow::Owned(format!("/{}", object.object_path()).into_bytes()),
+                value: Value::Bytes(Cow::Owned(format!("/{}", object.object_path()).into_bytes())),
             }));
         }
         _ => {}

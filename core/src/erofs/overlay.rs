@@ -74,11 +74,16 @@ pub(super) fn unescape(name: &[u8]) -> Stored<'_> {
     }
 }
 
+/// Length of the value of [`METACOPY`] for a digest: 36 or 68.
+pub(super) const fn metacopy_len(digest: &Digest) -> usize {
+    4 + digest.algorithm().digest_len()
+}
+
 /// Value of [`METACOPY`]: version, length, flags and algorithm in a byte each, then the digest. Empty without a digest.
 pub(super) fn metacopy(digest: Option<&Digest>) -> Vec<u8> {
     let Some(digest) = digest else { return Vec::new() };
     let bytes = digest.as_bytes();
-    let len = 4 + digest.algorithm().digest_len() as u8; // 36 or 68
+    let len = metacopy_len(digest) as u8;
     [&[0, len, 0, digest.algorithm().kernel_id()], bytes].concat()
 }
 

@@ -79,8 +79,8 @@ impl<'t> Dump<'_, 't> {
     fn line(&mut self, path: &[u8], number: usize) {
         let inode = &self.inodes.list[number];
         let xattrs = self.xattrs(number, inode);
-        let value = |name: &[u8]| xattrs.iter().find(|xattr| *xattr.name == *name).map(|xattr| &*xattr.value);
-        let whiteout = overlay::WHITEOUT.iter().all(|name| value(name).is_some_and(<[u8]>::is_empty))
+        let value = |name: &[u8]| xattrs.iter().find(|xattr| *xattr.name == *name).map(|xattr| xattr.value.bytes());
+        let whiteout = overlay::WHITEOUT.iter().all(|name| value(name).is_some_and(|value| value.is_empty()))
             && inode.mode & S_IFMT == S_IFREG
             && matches!(inode.data, Data::None);
         let mode = if whiteout { S_IFCHR | inode.mode & !S_IFMT } else { inode.mode };
@@ -98,8 +98,8 @@ impl<'t> Dump<'_, 't> {
                 target.len() as u64
             }
             Data::External { size, .. } => {
-                payload = value(overlay::REDIRECT).and_then(|value| value.strip_prefix(b"/")).map(<[u8]>::to_vec);
-                digest = value(overlay::METACOPY).and_then(overlay::parse_metacopy).flatten();
+                payload = value(overlay::REDIRECT).and_then(|value| Some(value.strip_prefix(b"/")?.to_vec()));
+                digest = value(overlay::METACOPY).and_then(|value| overlay::parse_metacopy(&value)).flatten();
                 *size
             }
             Data::Device(number) => {
@@ -133,7 +133,7 @@ impl<'t> Dump<'_, 't> {
             line.push(b' ');
             escape_xattr(&name, &mut line);
             line.push(b'=');
-            escape_xattr(&xattr.value, &mut line);
+            escape_xattr(&xattr.value.bytes(), &mut line);
         }
         line.push(b'\n');
         self.out.extend(line);

@@ -190,7 +190,7 @@ impl<'i, 't> Writer<'_, 'i, 't> {
         };
         self.put_struct(at, &entry);
         self.put(at, suffix);
-        self.put(at, &xattr.value);
+        self.put(at, &xattr.value.bytes());
         *at = end;
     }
 

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh32::xxh32;
 
-use super::Format;
 use super::layout::{XattrEntry, XattrHeader};
+use super::{Format, overlay};
+use crate::digest::Digest;
 
 /// Seed of the name filter, to which the name index is added.
 const FILTER_SEED: u32 = 0x25bb_e08f;
@@ -26,7 +27,36 @@ const PREFIXES: [(u8, &[u8]); 6] = [
 pub(super) struct Xattr<'t> {
     /// Full name.
     pub(super) name: Cow<'t, [u8]>,
-    pub(super) value: Cow<'t, [u8]>,
+    pub(super) value: Value<'t>,
+}
+
+/// An attribute's value. Those that nearly every file has take no memory of their own: they are made when they are
+/// written. Of two values under one name, the order is that of their bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Value<'t> {
+    Bytes(Cow<'t, [u8]>),
+    /// Of [`overlay::METACOPY`].
+    Metacopy(Option<&'t Digest>),
+    /// Of [`overlay::REDIRECT`]: a path, here without its leading slash.
+    Redirect(&'t [u8]),
+}
+
+impl Value<'_> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Metacopy(digest) => digest.map_or(0, overlay::metacopy_len),
+            Self::Redirect(path) => 1 + path.len(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Bytes(bytes) => Cow::Borrowed(bytes),
+            Self::Metacopy(digest) => Cow::Owned(overlay::metacopy(*digest)),
+            Self::Redirect(path) => Cow::Owned([b"/", *path].concat()),
+        }
+    }
 }
 
 /// Index of a name's prefix, and the rest of the name.
