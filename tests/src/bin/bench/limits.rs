@@ -12,6 +12,7 @@ use osupdate_tests::tool;
 use serde::Serialize;
 use sha2::{Sha256, Sha512};
 
+use crate::compare::park;
 use crate::measure::median;
 
 const WRITE_BYTES: usize = 1 << 30;
@@ -91,7 +92,7 @@ fn file_speed(work: &Path) -> Result<f64> {
     }
     rustix::fs::syncfs(File::open(&directory)?)?;
     let seconds = start.elapsed().as_secs_f64();
-    fs::remove_dir_all(&directory)?;
+    park(&directory)?;
     Ok(FILES as f64 / seconds)
 }
 

@@ -1,6 +1,8 @@
 //! The programs that are timed.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -36,6 +38,16 @@ impl Program {
         Ok(Self { path, version: version.trim().to_owned() })
     }
 
+    /// The same program under another name, as a symlink in `work`.
+    pub(crate) fn named(&self, name: &str, work: &Path) -> Result<Self> {
+        let path = work.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => symlink(&self.path, &path)?,
+        }
+        Ok(Self { path, version: self.version.clone() })
+    }
+
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.path);
         command.args(args);
@@ -68,7 +80,7 @@ impl Programs {
 
 /// Where a program is that need not be there: named by a variable, or on PATH.
 fn peer(variable: &str, name: &str) -> Option<PathBuf> {
-    let path = env::var_os(variable).map(PathBuf::from).or_else(|| {
+    let path = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from).or_else(|| {
         let path = env::var_os("PATH").unwrap_or_default();
         env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
     });
