@@ -5,8 +5,10 @@
 pub mod boot;
 pub mod booted;
 mod change;
+pub mod check;
 pub mod cleanup;
 mod directory;
+pub mod etc_conflict;
 pub mod freshness;
 pub mod install;
 pub mod kargs;

@@ -1,12 +1,13 @@
 //! Whole lives of a computer, with the power cut at every step.
 
+mod checks;
 mod computer;
 mod image;
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use osupdate_core::oci::{BlobDescriptor, ImageSource, Offer, Platform, SourceError};
+use osupdate_core::oci::{Amount, BlobDescriptor, ImageSource, Offer, Platform, SourceError};
 use osupdate_record::paths;
 
 use self::computer::{Computer, REFERENCE, names, source, upgrade};
@@ -300,14 +301,14 @@ fn what_was_looked_at_is_pulled_even_if_the_tag_moves() {
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let offer = Offer::fetch(&moving, &Platform::host()).unwrap();
-        let check = stage::check(machine, &survey.model, &offer).unwrap();
-        assert_eq!((check.staging, check.missing_bytes), (Staging::New, offer.layer_bytes()));
+        let check = checks::check(machine, &offer);
+        assert_eq!((check.staging, check.cost.fetch_bytes), (Staging::New, Amount::exactly(offer.layer_bytes())));
         let staged =
             stage::stage(machine, &survey, &offer, &Request { source: source(), retry_failed: false }).unwrap();
         assert_eq!(staged.record.image.version.as_deref(), Some("2"));
         assert_eq!(staged.record.image.manifest_digest, check.manifest_digest.to_string());
-        let after = stage::check(machine, &machine.survey().unwrap().model, &offer).unwrap();
-        assert_eq!((after.staging, after.missing_bytes), (Staging::Staged, 0));
+        let after = checks::check(machine, &offer);
+        assert_eq!((after.staging, after.cost.fetch_bytes), (Staging::Staged, Amount::NOTHING));
     });
 }
 

@@ -4,7 +4,7 @@
 //! checked, the image is pulled and read, boot files are written and read back. Then one boot entry is written.
 
 use osupdate_core::observer::Event;
-use osupdate_core::oci::{ContentDigest, Offer, PullError, PullOptions, pull};
+use osupdate_core::oci::{Offer, PullError, PullOptions, pull};
 use osupdate_core::repository::FileError;
 use osupdate_record::{Deployment as Record, DeploymentId};
 use thiserror::Error;
@@ -93,19 +93,6 @@ pub struct Staged {
     pub removed: Vec<DeploymentId>,
 }
 
-/// What an origin offers, compared with the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Digest of the manifest that is offered.
-    pub manifest_digest: ContentDigest,
-    /// Version that the image is labelled with.
-    pub version: Option<String>,
-    /// What staging it would mean, as far as it is known without pulling it.
-    pub staging: Staging,
-    /// Bytes that would be fetched at most.
-    pub missing_bytes: u64,
-}
-
 /// The image to follow: that of the staged deployment, else that of the running one.
 ///
 /// After a `switch` without a reboot, `upgrade` goes on with what was switched to.
@@ -115,19 +102,8 @@ pub fn origin(model: &Model) -> Result<Source, StageError> {
     Ok(Source { reference: image.reference.clone(), plain_http: origin.plain_http })
 }
 
-/// Compares an offer with what is there; changes nothing.
-pub fn check(machine: &Machine<'_>, model: &Model, offer: &Offer<'_>) -> Result<Check, StageError> {
-    let missing_bytes = offer.missing_bytes(machine.repository).map_err(StageError::Compare)?;
-    Ok(Check {
-        manifest_digest: *offer.manifest_digest(),
-        version: offer.version().map(str::to_owned),
-        staging: known(model, offer).map_or(Staging::New, |deployment| Staging::of(model, &deployment.id)),
-        missing_bytes,
-    })
-}
-
 /// The deployment of the offered manifest, if there is one.
-fn known<'a>(model: &'a Model, offer: &Offer<'_>) -> Option<&'a Deployment> {
+pub(crate) fn known<'a>(model: &'a Model, offer: &Offer<'_>) -> Option<&'a Deployment> {
     let digest = offer.manifest_digest().to_string();
     model.deployments().iter().find(|deployment| deployment.record.image.manifest_digest == digest)
 }

@@ -1,5 +1,6 @@
 //! [`Offer`]: an image at its origin that was looked at and not pulled yet.
 
+use std::collections::BTreeSet;
 use std::io::{Cursor, Read};
 
 use super::digest::ContentDigest;
@@ -59,6 +60,23 @@ impl<'a> Offer<'a> {
         &self.release
     }
 
+    pub(super) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    pub(super) fn config_digest(&self) -> &ContentDigest {
+        &self.manifest.config.digest
+    }
+
+    pub(super) fn config_json(&self) -> &[u8] {
+        &self.config_json
+    }
+
+    /// Its layers with their diff_ids.
+    pub(super) fn layers(&self) -> impl Iterator<Item = (&BlobDescriptor, &ContentDigest)> {
+        self.manifest.layers.iter().map(|(layer, _)| layer).zip(&self.config.diff_ids)
+    }
+
     /// Sum of the sizes of all layers as they are transferred.
     pub fn layer_bytes(&self) -> u64 {
         self.manifest.layers.iter().fold(0, |bytes: u64, (layer, _)| bytes.saturating_add(layer.size))
@@ -70,8 +88,9 @@ impl<'a> Offer<'a> {
     /// When the repository cannot be read.
     pub fn missing_bytes(&self, repository: &Repository) -> Result<u64, FileError> {
         let mut bytes = 0_u64;
-        for ((layer, _), diff_id) in self.manifest.layers.iter().zip(&self.config.diff_ids) {
-            if repository.stream(&layer_name(diff_id))?.is_none() {
+        let mut seen = BTreeSet::new();
+        for (layer, diff_id) in self.layers() {
+            if seen.insert(diff_id) && repository.stream(&layer_name(diff_id))?.is_none() {
                 bytes = bytes.saturating_add(layer.size);
             }
         }

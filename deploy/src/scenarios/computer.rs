@@ -180,6 +180,24 @@ impl Computer {
         fs::write(self.state(&self.booted()).join(paths::ETC_UPPER).join(name), text).unwrap();
     }
 
+    /// Everything in the physical root and on the ESP, with what tells a change.
+    pub(super) fn everything(&self) -> BTreeSet<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut found = BTreeSet::new();
+        let mut open = vec![self.root(), self.esp()];
+        while let Some(directory) = open.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                let metadata = fs::symlink_metadata(&path).unwrap();
+                found.insert(format!("{path:?} {} {}.{}", metadata.len(), metadata.ctime(), metadata.ctime_nsec()));
+                if metadata.is_dir() {
+                    open.push(path);
+                }
+            }
+        }
+        found
+    }
+
     /// Names of the files changed in the running system's /etc.
     pub(super) fn etc(&self) -> BTreeSet<String> {
         names(&self.state(&self.booted()).join(paths::ETC_UPPER))

@@ -19,16 +19,25 @@ impl Image {
 
     /// An OS image with this kernel; `note` changes the manifest and nothing else.
     pub(super) fn with(version: &str, kernel: &str, note: &str) -> Self {
-        let files = [
-            ("usr/lib/modules/6.12/vmlinuz", kernel.to_owned()),
-            ("usr/lib/modules/6.12/initramfs.img", format!("initramfs of {kernel}")),
-            ("usr/lib/os-release", format!("PRETTY_NAME=\"Example OS\"\nVERSION_ID={version}\n")),
-            ("usr/lib/bootc/kargs.d/10.toml", "kargs = [\"quiet\"]\n".to_owned()),
-            ("usr/lib/systemd/systemd-bless-boot", String::new()),
-            ("etc/default.conf", format!("of version {version}")),
+        Self::with_files(version, kernel, note, 0)
+    }
+
+    /// The same with a number of small files, and something in /boot.
+    pub(super) fn with_files(version: &str, kernel: &str, note: &str, more: usize) -> Self {
+        let mut files = vec![
+            ("usr/lib/modules/6.12/vmlinuz".to_owned(), kernel.to_owned()),
+            ("usr/lib/modules/6.12/initramfs.img".to_owned(), format!("initramfs of {kernel}")),
+            ("usr/lib/os-release".to_owned(), format!("PRETTY_NAME=\"Example OS\"\nVERSION_ID={version}\n")),
+            ("usr/lib/bootc/kargs.d/10.toml".to_owned(), "kargs = [\"quiet\"]\n".to_owned()),
+            ("usr/lib/systemd/systemd-bless-boot".to_owned(), String::new()),
+            ("etc/default.conf".to_owned(), format!("of version {version}")),
         ];
+        if more > 0 {
+            files.push(("boot/leftover".to_owned(), "not booted".to_owned()));
+        }
+        files.extend((0..more).map(|number| (format!("usr/share/file-{number:06}"), format!("number {number}"))));
         let mut layer = Vec::new();
-        for directory in ["boot", "etc", "sysroot", "usr", "usr/lib", "usr/lib/systemd", "var"] {
+        for directory in ["boot", "etc", "sysroot", "usr", "usr/lib", "usr/lib/systemd", "usr/share", "var"] {
             member(&mut layer, directory, b'5', b"");
         }
         for (path, contents) in &files {

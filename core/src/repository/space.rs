@@ -1,0 +1,103 @@
+//! Room on the file system of a repository.
+
+use rustix::fs::fstatvfs;
+
+use super::{FileError, Repository, Verity};
+use crate::digest::Algorithm;
+
+/// Most bytes that are left alone on the file system, whatever is stored.
+const RESERVE_MAX_BYTES: u64 = 64 << 20;
+/// On a small file system, the part of it that is left alone.
+const RESERVE_PART: u64 = 20;
+
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What an ordinary user can still write.
+    pub free_bytes: u64,
+    /// Size of the file system.
+    pub total_bytes: u64,
+    /// Files take up room in multiples of this.
+    pub block_bytes: u64,
+}
+
+impl Space {
+    /// What is left alone, because it must not be filled to the brim: logs, /var and the next change need some, too.
+    pub fn reserve_bytes(&self) -> u64 {
+        RESERVE_MAX_BYTES.min(self.total_bytes / RESERVE_PART)
+    }
+
+    /// What can be written without touching the reserve.
+    pub fn usable_bytes(&self) -> u64 {
+        self.free_bytes.saturating_sub(self.reserve_bytes())
+    }
+
+    /// What a file of this size takes up.
+    pub fn allocated(&self, size_bytes: u64) -> u64 {
+        size_bytes.div_ceil(self.block_bytes).saturating_mul(self.block_bytes)
+    }
+}
+
+impl Repository {
+    /// Room on the file system.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn space(&self) -> Result<Space, FileError> {
+        let stat = fstatvfs(&self.dir).map_err(|errno| self.file_error("examine", "", errno))?;
+        let block_bytes = stat.f_frsize.max(1);
+        Ok(Space {
+            free_bytes: stat.f_bavail.saturating_mul(block_bytes),
+            total_bytes: stat.f_blocks.saturating_mul(block_bytes),
+            block_bytes,
+        })
+    }
+
+    /// What an object of this size takes up, with the Merkle tree and the descriptor where objects have fs-verity, as
+    /// ext4 stores them.
+    pub fn object_bytes(&self, space: &Space, size_bytes: u64) -> u64 {
+        let sealed = match self.verity {
+            Verity::Required => verity_bytes(self.algorithm(), size_bytes),
+            Verity::Unverified => 0,
+        };
+        space.allocated(size_bytes).saturating_add(space.allocated(sealed))
+    }
+}
+
+/// Blocks of hashes over blocks of 4096 bytes, up to a single one, and a block for the descriptor.
+fn verity_bytes(algorithm: Algorithm, size_bytes: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    let per_block = BLOCK / algorithm.digest_len() as u64;
+    let mut level = size_bytes.div_ceil(BLOCK);
+    let mut blocks = 1;
+    while level > 1 {
+        level = level.div_ceil(per_block);
+        blocks += level;
+    }
+    blocks * BLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_of_hashes_have_their_size() {
+        assert_eq!(verity_bytes(Algorithm::Sha512, 0), 4096);
+        assert_eq!(verity_bytes(Algorithm::Sha512, 4096), 4096);
+        assert_eq!(verity_bytes(Algorithm::Sha512, 4097), 2 * 4096);
+        assert_eq!(verity_bytes(Algorithm::Sha512, 64 * 4096), 2 * 4096);
+        assert_eq!(verity_bytes(Algorithm::Sha512, 65 * 4096), 4 * 4096);
+        assert_eq!(verity_bytes(Algorithm::Sha256, 128 * 4096), 2 * 4096);
+    }
+
+    #[test]
+    fn reserve_is_small_on_a_small_file_system() {
+        let space = |total_bytes| Space { free_bytes: 3 << 20, total_bytes, block_bytes: 4096 };
+        assert_eq!(space(40 << 20).reserve_bytes(), 2 << 20);
+        assert_eq!(space(40 << 20).usable_bytes(), 1 << 20);
+        assert_eq!(space(1 << 40).reserve_bytes(), 64 << 20);
+        assert_eq!(space(1 << 40).usable_bytes(), 0);
+        assert_eq!(space(1 << 40).allocated(4097), 8192);
+    }
+}
