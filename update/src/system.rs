@@ -7,7 +7,9 @@ use osupdate_core::observer::{Event, Observer};
 use osupdate_core::repository::{Repository, Root};
 use osupdate_deploy::boot::{Access, BootPartition, preferred_by_loader};
 use osupdate_deploy::booted::Booted;
+use osupdate_deploy::check::Scene;
 use osupdate_deploy::machine::Machine;
+use osupdate_deploy::record::DeploymentId;
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
 use osupdate_deploy::roots::{self, RootsError};
 use osupdate_deploy::survey::Survey;
@@ -73,23 +75,58 @@ impl System {
     }
 }
 
+/// A running osupdate system that is looked at: nothing of it is changed, not even the note of a lock.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Its deployments.
+    pub(crate) survey: Survey,
+    sysroot: Sysroot,
+    repository: Repository,
+    boot: Option<BootPartition>,
+}
+
+impl Look {
+    /// Looks at the running system. Without privileges the boot partition is left out.
+    pub(crate) fn open(context: &Context, lock_timeout: LockTimeout) -> anyhow::Result<Self> {
+        let sysroot = hinted(Sysroot::open(Path::new(PHYSICAL_ROOT)))?;
+        let booted = Booted::read()?.map(|booted| booted.id);
+        let repository = sysroot.repository(&lock_timeout.options()).context("cannot open the repository")?;
+        let (survey, boot) = survey(context, &sysroot, booted)?;
+        Ok(Self { survey, sysroot, repository, boot })
+    }
+
+    /// What a check compares an image with.
+    pub(crate) fn scene(&self) -> Scene<'_> {
+        let (sysroot, repository, boot) = (&self.sysroot, &self.repository, self.boot.as_ref());
+        Scene { sysroot, repository, boot, model: &self.survey.model }
+    }
+}
+
 /// Looks at the running system; needs no privileges and changes nothing.
 pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)> {
     let sysroot = hinted(Sysroot::open(Path::new(PHYSICAL_ROOT)))?;
     let booted = Booted::read()?;
-    let id = booted.as_ref().map(|booted| booted.id.clone());
+    let (survey, _) = survey(context, &sysroot, booted.as_ref().map(|booted| booted.id.clone()))?;
+    Ok((booted, survey))
+}
+
+/// Reads what is there, with the boot entries if that is possible.
+fn survey(
+    context: &Context,
+    sysroot: &Sysroot,
+    booted: Option<DeploymentId>,
+) -> anyhow::Result<(Survey, Option<BootPartition>)> {
     if rustix::process::geteuid().is_root() {
-        let seen = BootPartition::find(&sysroot, Access::Read)
+        let seen = BootPartition::find(sysroot, Access::Read)
             .map_err(anyhow::Error::new)
-            .and_then(|boot| Ok(Survey::read(&sysroot, Some(&boot), id.clone())?));
+            .and_then(|boot| Ok((Survey::read(sysroot, Some(&boot), booted.clone())?, Some(boot))));
         match seen {
-            Ok(survey) => return Ok((booted, survey)),
+            Ok(seen) => return Ok(seen),
             // The records still tell most of it.
             Err(err) => context.observer.event(Event::Warning(&format!("cannot read the boot entries: {err:#}"))),
         }
     }
-    let survey = Survey::read(&sysroot, None, id)?;
-    Ok((booted, survey))
+    Ok((Survey::read(sysroot, None, booted)?, None))
 }
 
 /// What the running system needs of its repository, whatever the refs say: by its kernel, its deployments, and everything

@@ -1,13 +1,13 @@
 //! `osupdate upgrade`: the newest image from where the running one came from.
 
-use std::io::{self, Write};
+mod check;
 
-use indicatif::BinaryBytes;
+use std::io;
+
 use osupdate_core::oci::{Offer, Platform};
 use osupdate_deploy::cleanup;
 use osupdate_deploy::plan::Staging;
-use osupdate_deploy::prepare::Source;
-use osupdate_deploy::stage::{self, Check, Request, StageError, Staged};
+use osupdate_deploy::stage::{self, Request, StageError, Staged};
 use osupdate_deploy::sysroot::Patience;
 use serde::Serialize;
 
@@ -22,9 +22,13 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 /// The image comes from where the staged image came from, or else the booted one. The running system is not changed: the
 /// new image is used from the next boot on, with the local changes in /etc as they are then.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  osupdate upgrade --apply
+  osupdate upgrade --check --json")]
 pub struct Args {
-    /// Only tell whether there is a newer image
-    #[arg(long, conflicts_with = "apply")]
+    /// Only tell whether there is a newer image, and what it would cost; exits with 3 if there is one. Nothing is written
+    #[arg(long, conflicts_with_all = ["apply", "wait"])]
     check: bool,
 
     /// Reboot if there is something new
@@ -42,21 +46,18 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
+        if self.check {
+            return check::run(self.lock, context);
+        }
         let system = System::open(context, patience(self.wait), self.lock, "osupdate upgrade")?;
         let machine = system.machine(&*context.observer);
-        let survey = if self.check { machine.survey()? } else { cleanup::repair(&machine)? };
+        let survey = cleanup::repair(&machine)?;
         let source = stage::origin(&survey.model)?;
         let reference: ImageReference = source.reference.parse()?;
         let image =
             open_source(&reference, &SourceOptions { plain_http: source.plain_http, ..SourceOptions::default() })?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
-        if self.check {
-            let check = stage::check(&machine, &survey.model, &offer)?;
-            let report = CheckReport::new(&source, &check);
-            context.output.write(&report, |out| report.human(out))?;
-            return Ok(Outcome::Done);
-        }
         let staged = match stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false }) {
             Ok(staged) => staged,
             Err(error) => return Err(failed(context, system, error)),
@@ -94,17 +95,6 @@ pub(super) fn finish(context: &Context, system: System, staged: &Staged, apply: 
     Ok(Outcome::Done)
 }
 
-/// What `--check --json` prints; a contract.
-#[derive(Debug, Serialize)]
-struct CheckReport {
-    update_available: bool,
-    state: &'static str,
-    reference: String,
-    manifest_digest: String,
-    image_version: Option<String>,
-    missing_bytes: u64,
-}
-
 /// What `--json` prints after staging; a contract.
 #[derive(Debug, Serialize)]
 struct StagedReport {
@@ -126,35 +116,6 @@ fn state(staging: Staging) -> &'static str {
         Staging::Failed => "failed",
         Staging::Again => "present",
         Staging::New => "new",
-    }
-}
-
-impl CheckReport {
-    fn new(source: &Source, check: &Check) -> Self {
-        Self {
-            update_available: matches!(check.staging, Staging::New | Staging::Again),
-            state: state(check.staging),
-            reference: source.reference.clone(),
-            manifest_digest: check.manifest_digest.to_string(),
-            image_version: check.version.clone(),
-            missing_bytes: check.missing_bytes,
-        }
-    }
-
-    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
-        let version = self.image_version.as_deref().unwrap_or("without a version");
-        match self.state {
-            "current" | "booted" => writeln!(out, "No update available: {} is what runs.", self.reference),
-            "staged" => writeln!(out, "Version {version} is staged already; reboot to use it."),
-            "failed" => writeln!(out, "Version {version} failed to boot on this machine; no newer one is available."),
-            _ => writeln!(
-                out,
-                "Update available: version {version} of {}\n  digest    {}\n  to fetch  {} at most",
-                self.reference,
-                self.manifest_digest,
-                BinaryBytes(self.missing_bytes)
-            ),
-        }
     }
 }
 
@@ -196,22 +157,6 @@ pub(super) fn report(context: &Context, staged: &Staged) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_form_of_a_check_is_the_pinned_one() {
-        let report = CheckReport {
-            update_available: true,
-            state: state(Staging::New),
-            reference: "oci:/x".to_owned(),
-            manifest_digest: "sha256:0".to_owned(),
-            image_version: None,
-            missing_bytes: 1,
-        };
-        assert_eq!(
-            serde_json::to_string(&report).unwrap(),
-            r#"{"update_available":true,"state":"new","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null,"missing_bytes":1}"#
-        );
-    }
 
     #[test]
     fn json_form_of_what_was_staged_is_the_pinned_one() {
