@@ -2,7 +2,7 @@
 #
 #   make demo     builds a Debian image, installs it in a virtual machine, upgrades it, rolls back: with an account of each step
 #   make test     everything that CI runs
-#   make fuzz     looks for input that breaks a parser, FUZZ_SECONDS for each format (10 if not set)
+#   make fuzz     looks for input that breaks a parser, 10000 inputs for each format or as many as FUZZ_SECONDS allow
 #   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
 #                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is
 #   make build    the two programs; `make install` puts them, units, dracut module, completions and manual pages below DESTDIR
