@@ -161,7 +161,10 @@ impl Layout {
     fn select(&self, name: Option<&str>, platform: &Platform) -> Result<Vec<u8>, LayoutError> {
         let failed = |source| LayoutError::Manifest { path: self.path.clone(), source };
         let index = self.read("index.json")?;
-        let manifests = parse_index(&index).map_err(failed)?.manifests().clone();
+        let mut manifests = parse_index(&index).map_err(failed)?.manifests().clone();
+        if name.is_none_or(|name| !is_attachment(name)) {
+            manifests.retain(|descriptor| !ref_name(descriptor).is_some_and(is_attachment));
+        }
         let mut available: Vec<String> = manifests.iter().filter_map(ref_name).map(str::to_owned).collect();
         available.sort_unstable();
         available.dedup();
@@ -256,4 +259,10 @@ fn blob_path(digest: &ContentDigest) -> String {
 
 fn ref_name(descriptor: &Descriptor) -> Option<&str> {
     descriptor.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
+}
+
+/// Whether a name is not that of an image but of the signatures of one: `sha256-<digest of its manifest>.sig`.
+fn is_attachment(name: &str) -> bool {
+    let digest = name.strip_suffix(".sig").and_then(|name| name.split_once('-'));
+    digest.is_some_and(|(algorithm, hex)| format!("{algorithm}:{hex}").parse::<ContentDigest>().is_ok())
 }
