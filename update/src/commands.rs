@@ -12,4 +12,5 @@ pub(crate) mod repository_path;
 pub mod rollback;
 pub mod status;
 pub mod switch;
+pub(crate) mod trust_options;
 pub mod upgrade;

@@ -18,6 +18,7 @@ use osupdate_core::oci::SourceError;
 use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
 use crate::transport::registry::RegistryError;
+use crate::trust::TrustError;
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +141,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return Some(hinted.hint.clone());
     }
     if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<TrustError>() {
         return error.hint();
     }
     // These show as what they carry and hide it from the chain.

@@ -17,6 +17,7 @@ pub mod output;
 pub mod progress;
 mod system;
 pub mod transport;
+pub mod trust;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -279,7 +279,7 @@ impl fmt::Display for RegistryReference {
 }
 
 /// A host name, an IPv4 address or an IPv6 address in brackets, with an optional port.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, "")) => (address, None),
@@ -312,7 +312,7 @@ fn is_tag(text: &str) -> bool {
 }
 
 /// Letters and digits, with one `.`, one or two `_`, or any number of `-` between them.
-fn is_name_part(text: &str) -> bool {
+pub(crate) fn is_name_part(text: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let mut separators = text.split(alphanumeric).filter(|separator| !separator.is_empty());
     !text.is_empty()

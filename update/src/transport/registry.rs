@@ -4,6 +4,7 @@
 //! that somebody states for them: the reference, the list that they are in, the registry's header. Blobs are streamed and
 //! verified by whoever reads them.
 
+mod attachment;
 mod auth;
 mod blob;
 mod cause;
@@ -14,6 +15,7 @@ mod complaint;
 mod credentials;
 mod endpoint;
 mod error;
+mod file_server;
 mod http;
 mod manifest;
 mod proxy;
@@ -42,6 +44,7 @@ use complaint::printable;
 pub use credentials::{AuthFiles, CredentialsError, HelperError};
 use endpoint::Endpoint;
 pub use error::RegistryError;
+pub(crate) use file_server::{FileContents, FileServer, FileServerError};
 use http::{Http, Request};
 use manifest::Kind;
 pub use proxy::ProxyError;

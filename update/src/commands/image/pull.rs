@@ -1,5 +1,7 @@
 //! `osupdate image pull`
 
+use std::io::{self, Write};
+
 use anyhow::{Context as _, bail};
 use osupdate_core::Digest;
 use osupdate_core::oci::{FetchedManifest, PullError, PullOptions, is_artifact, pull, pull_artifact};
@@ -10,14 +12,17 @@ use super::fetch_options::FetchOptions;
 use super::{artifact_summary, or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::commands::trust_options::TrustOptions;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::transport::{ImageReference, open_source};
+use crate::trust::Verdict;
 
 /// Fetch an image into the repository and verify it
 ///
 /// Only layers and files that are not there already are fetched and stored. An image that was pulled is not booted: that
-/// is what `install`, `upgrade` and `switch` are for. An artifact, such as a signature or a list of packages, is stored as
+/// is what `install`, `upgrade` and `switch` are for. The trust policy decides whether it may be pulled, before anything but
+/// the manifest is fetched; an unsigned image may, unless the policy forbids it. An artifact, such as a signature or a list of packages, is stored as
 /// it is, and kept as long as the image it belongs to.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -63,6 +68,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     fetch: FetchOptions,
+
+    #[command(flatten)]
+    trust: TrustOptions,
 }
 
 /// Which extended attributes stay in an image.
@@ -88,14 +96,16 @@ impl Args {
         let reference = self.reference.absolute().context("cannot find the current directory")?;
         let doing = || format!("cannot pull {reference}");
         let repository = repository.open_for_change()?;
-        let source = open_source(&reference, &self.fetch.source_options()).with_context(doing)?;
+        let policy = self.trust.load().with_context(doing)?;
+        let origin = open_source(&reference, &self.fetch.source_options()).with_context(doing)?;
         let tag = self.tag.unwrap_or_else(|| reference.to_string());
-        let source = FetchedManifest::fetch(&source).map_err(PullError::FetchManifest).with_context(doing)?;
+        let source = FetchedManifest::fetch(&origin).map_err(PullError::FetchManifest).with_context(doing)?;
+        let verdict = policy.check(&reference, &origin, source.bytes()).with_context(doing)?;
         if is_artifact(source.bytes()) {
             if self.bootable || self.xattrs.is_some() || self.expected_digest.is_some() {
                 bail!("{reference} is an artifact and not an image, it cannot be booted");
             }
-            return self::artifact(&repository, &source, &reference, &tag, context);
+            return self::artifact(&repository, &source, &reference, &tag, &verdict, context);
         }
         let platform = self.fetch.platform();
         let options = PullOptions {
@@ -117,6 +127,7 @@ impl Args {
         let mut json = summary(&image);
         json["reference"] = reference.to_string().into();
         json["tag"] = tag.as_str().into();
+        json["signers"] = serde_json::to_value(&verdict.signers)?;
         context.output.write(&json, |out| {
             writeln!(out, "{tag}")?;
             if let Some(version) = version(&image) {
@@ -124,7 +135,8 @@ impl Args {
             }
             writeln!(out, "  manifest    {}", image.manifest_digest)?;
             writeln!(out, "  image       {}", or_none(image.image))?;
-            writeln!(out, "  boot image  {}", or_none(image.boot_image))
+            writeln!(out, "  boot image  {}", or_none(image.boot_image))?;
+            signers(out, &verdict)
         })?;
         Ok(Outcome::Done)
     }
@@ -135,6 +147,7 @@ fn artifact(
     source: &FetchedManifest<'_>,
     reference: &ImageReference,
     tag: &str,
+    verdict: &Verdict,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
     let artifact = pull_artifact(repository, source, Some(tag), &*context.observer)
@@ -142,11 +155,21 @@ fn artifact(
     let mut json = artifact_summary(&artifact);
     json["reference"] = reference.to_string().into();
     json["tag"] = tag.into();
+    json["signers"] = serde_json::to_value(&verdict.signers)?;
     context.output.write(&json, |out| {
         writeln!(out, "{tag}")?;
         writeln!(out, "  manifest    {}", artifact.manifest_digest)?;
         writeln!(out, "  artifact    {}", artifact.artifact_type.escape_debug())?;
-        writeln!(out, "  belongs to  {}", or_none(artifact.subject))
+        writeln!(out, "  belongs to  {}", or_none(artifact.subject))?;
+        signers(out, verdict)
     })?;
     Ok(Outcome::Done)
+}
+
+/// A line for each signature that the policy wanted.
+fn signers(out: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
+    if !verdict.is_signed() {
+        return writeln!(out, "  signed      no: the policy asks for no signature");
+    }
+    verdict.signers.iter().try_for_each(|signer| writeln!(out, "  signed      {signer}"))
 }

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use osupdate_core::boot::{BootOptions, transform_for_boot};
 use osupdate_core::erofs::{self, Format};
-use osupdate_core::oci::{ArchiveForm, ImageArchive, PullOptions, StoredImage, plain_image_tree, pull};
+use osupdate_core::oci::{
+    ArchiveForm, FetchedManifest, ImageArchive, PullError, PullOptions, StoredImage, plain_image_tree, pull,
+};
 use osupdate_core::repository::Repository;
 use osupdate_core::scan::{HashOnly, scan};
 use osupdate_core::tree::{Content, Entry, LeafKind, Tree};
@@ -28,6 +30,7 @@ use crate::commands::repository_path::RepositoryPath;
 use crate::exit::ResultExt as _;
 use crate::transport::reference::ArchiveReference;
 use crate::transport::{ImageReference, open_source};
+use crate::trust::{Policy, PolicyPaths};
 
 /// Largest dumpfile or EROFS file that is read. Images of whole operating systems have some 20 MiB.
 const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -228,7 +231,10 @@ impl Loader<'_> {
     /// Fetches an image for this command only.
     pub(super) fn fetch(&self, name: &str, reference: &ImageReference) -> anyhow::Result<Subject> {
         let doing = || format!("cannot fetch {reference}");
-        let source = open_source(reference, &self.fetch.source_options()).with_context(doing)?;
+        let origin = open_source(reference, &self.fetch.source_options()).with_context(doing)?;
+        let source = FetchedManifest::fetch(&origin).map_err(PullError::FetchManifest).with_context(doing)?;
+        let policy = Policy::load(&PolicyPaths::standard()).with_context(doing)?;
+        policy.check(reference, &origin, source.bytes()).with_context(doing)?;
         let scratch = Scratch::make(self.algorithm)?;
         let platform = self.fetch.platform();
         let options = PullOptions { platform: Some(&platform), ..PullOptions::default() };

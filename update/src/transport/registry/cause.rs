@@ -26,12 +26,19 @@ pub struct Cause(String);
 
 impl Cause {
     /// The reason of `error`.
-    pub(super) fn of(error: &dyn Error) -> Self {
+    pub(crate) fn of(error: &dyn Error) -> Self {
         let mut innermost = error;
         while let Some(source) = innermost.source() {
             innermost = source;
         }
         Self(printable(&innermost.to_string()))
+    }
+}
+
+impl From<String> for Cause {
+    /// A reason of our own.
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 
