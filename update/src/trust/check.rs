@@ -126,7 +126,7 @@ impl Check<'_> {
                 let config = &self.policy.registries_d;
                 if let Some(store) = Lookaside::of(reference, config)? {
                     found.signatures.extend(store.fetch(&self.digest)?);
-                    found.places.push(store.place());
+                    found.places.push(store.place(&self.digest));
                 }
                 if attachments && config.use_attachments(reference) {
                     let repository = format!("{}/{}", reference.host, reference.repository);

@@ -44,34 +44,41 @@ impl Lookaside {
         Ok(Some(Self { base }))
     }
 
-    /// The address, for people.
-    pub(super) fn place(&self) -> String {
-        shown(&self.base)
+    /// The address of the signatures of a manifest, for people.
+    pub(super) fn place(&self, digest: &ContentDigest) -> String {
+        shown(&self.directory(digest))
+    }
+
+    fn directory(&self, digest: &ContentDigest) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}@{}={}", url.path(), digest.algorithm(), digest.hex()));
+        url
     }
 
     /// Fetches all signatures of a manifest.
     pub(super) fn fetch(&self, digest: &ContentDigest) -> Result<Vec<Located>, FetchError> {
-        let deadline = Deadline::start();
+        let (deadline, directory, place) = (Deadline::start(), self.directory(digest), self.place(digest));
         let server = match self.base.scheme() {
             "file" => None,
-            _ => Some(
-                FileServer::new(&self.base).map_err(|error| FetchError::of_server(error, &self.base, self.place()))?,
-            ),
+            _ => {
+                let server = FileServer::new(&self.base);
+                Some(server.map_err(|error| FetchError::of_server(error, &directory, place.clone()))?)
+            }
         };
         let mut found = Vec::new();
         for number in 1.. {
-            let mut url = self.base.clone();
-            url.set_path(&format!("{}@{}={}/signature-{number}", url.path(), digest.algorithm(), digest.hex()));
-            deadline.check(&self.place())?;
+            let mut url = directory.clone();
+            url.set_path(&format!("{}/signature-{number}", url.path()));
+            deadline.check(&place)?;
             let contents = match &server {
                 None => read(&url, deadline)?,
                 Some(server) => get(server, &url)?,
             };
             let Some(contents) = contents else { break };
             if found.len() == SIGNATURES_MAX {
-                return Err(FetchError::TooMany { place: self.place() });
+                return Err(FetchError::TooMany { place });
             }
-            found.push(located(contents, format!("signature-{number} in {}", self.place())));
+            found.push(located(contents, format!("signature-{number} in {place}")));
         }
         Ok(found)
     }

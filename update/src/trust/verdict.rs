@@ -14,7 +14,7 @@ pub struct Verdict {
     /// The part of the policy that decided, for people: `scope "registry.example.com/os" of transport docker`.
     pub scope: String,
     /// The policy file; `None` if there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub policy: Option<PathBuf>,
     /// Whose signatures the policy asked for, and found good. Empty: it asked for none, the image counts as unsigned.
     #[serde(default)]
@@ -57,13 +57,13 @@ pub struct Signer {
     /// hash of the public key (DER, SubjectPublicKeyInfo) in lower-case hex.
     pub key: String,
     /// The primary user ID of an OpenPGP key. Whoever made the key chose it; nobody has checked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub user_id: Option<String>,
     /// The file that the key is trusted by; `None` if it is in the policy itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub key_file: Option<PathBuf>,
     /// When it was signed, as the signer states it, in seconds since 1970.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub signed_at: Option<i64>,
     /// What the image was signed as: a reference, `registry.example.com/os:1`.
     pub identity: String,

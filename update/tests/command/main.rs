@@ -27,3 +27,4 @@ mod server;
 mod streams;
 mod tokens;
 mod transports;
+mod trust;
