@@ -86,8 +86,11 @@ fn a_host_that_we_are_redirected_to_is_told_nothing_however_it_asks() {
     });
     let image = registry.image_with(":1", &password_for(&registry.address));
     let error = image.blob(&ContentDigest::sha256(b""), 10).unwrap_err();
-    let expected = format!("registry {} (a redirect of {}) denies access", storage.address, registry.address);
-    assert!(error.to_string().starts_with(&expected), "{error}");
+    let expected = format!(
+        "{}, where it redirects to, asks for a login, which is for {} alone",
+        storage.address, registry.address
+    );
+    assert!(error.to_string().ends_with(&expected), "{error}");
     let [request] = storage.requests().try_into().unwrap();
     assert_eq!(request.header("authorization"), None);
     // Nor is somebody told the password for another one.
@@ -123,6 +126,18 @@ fn a_token_that_runs_out_in_the_middle_of_a_pull_is_renewed() {
     let mut bytes = Vec::new();
     image.blob(&ContentDigest::sha256(&blob), blob.len() as u64).unwrap().read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, blob);
+    assert_eq!(tokens.requests().len(), 3);
+}
+
+#[test]
+fn a_token_service_that_is_busy_is_asked_again() {
+    let tokens = Server::start(|_, number| match number {
+        0 => reply("503 Service Unavailable", &[], b""),
+        1 => Vec::new(),
+        _ => reply("200 OK", &[], br#"{"token": "abc"}"#),
+    });
+    let registry = token_registry(&format!("http://{}/token", tokens.address));
+    assert_eq!(registry.image(":1").manifest().unwrap(), MANIFEST);
     assert_eq!(tokens.requests().len(), 3);
 }
 

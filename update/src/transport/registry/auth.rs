@@ -17,12 +17,13 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::cause::Cause;
+use super::cause::{Cause, Failure};
 use super::challenge::{Challenge, parse_challenges};
 use super::clients::Clients;
 use super::complaint::{Complaint, printable};
 use super::credentials::Credentials;
 use super::request::{self, Get, RequestError};
+use super::retry::is_transient;
 
 /// Largest answer of a token service that we read.
 const TOKEN_ANSWER_MAX: u64 = 1 << 20;
@@ -81,6 +82,20 @@ pub enum AuthError {
     },
 }
 
+/// A login that failed.
+#[derive(Debug)]
+pub(super) struct LoginFailed {
+    pub(super) error: AuthError,
+    /// Another attempt may succeed.
+    pub(super) is_transient: bool,
+}
+
+impl From<AuthError> for LoginFailed {
+    fn from(error: AuthError) -> Self {
+        Self { error, is_transient: false }
+    }
+}
+
 /// The state of our authorization with one repository; shared by all threads that fetch from it.
 #[derive(Debug)]
 pub(super) struct Authorization {
@@ -120,7 +135,7 @@ impl Authorization {
         plain: bool,
         headers: &HeaderMap,
         used: Option<&HeaderValue>,
-    ) -> Result<Answer, AuthError> {
+    ) -> Result<Answer, LoginFailed> {
         // Held while the token is fetched, so that several threads with an expired one fetch only one.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref() != used {
@@ -139,7 +154,7 @@ impl Authorization {
         } else if texts.is_empty() {
             return Ok(Answer::GiveUp);
         } else {
-            return Err(AuthError::Challenge(printable(&texts.join(", "))));
+            return Err(AuthError::Challenge(printable(&texts.join(", "))).into());
         };
         *current = Some(header);
         Ok(Answer::Retry)
@@ -155,13 +170,13 @@ impl Authorization {
     }
 
     /// Fetches a token, and makes a header of it.
-    fn token(&self, clients: &Clients, plain: bool, challenge: &Challenge) -> Result<HeaderValue, AuthError> {
+    fn token(&self, clients: &Clients, plain: bool, challenge: &Challenge) -> Result<HeaderValue, LoginFailed> {
         let realm = challenge.parameter("realm").unwrap_or_default();
         let mut url = Url::parse(realm).map_err(|_| AuthError::Realm(printable(realm)))?;
         match url.scheme() {
             "https" => {}
             "http" if plain => {}
-            _ => return Err(AuthError::PlainRealm(printable(url.as_str()))),
+            _ => return Err(AuthError::PlainRealm(printable(url.as_str())).into()),
         }
         request::strip_user(&mut url);
         let realm = printable(url.as_str());
@@ -185,17 +200,21 @@ impl Authorization {
                 )
             }
         };
-        let failed = |source| AuthError::Request { realm: realm.clone(), source };
+        let failed = |source, is_transient| LoginFailed {
+            error: AuthError::Request { realm: realm.clone(), source },
+            is_transient,
+        };
         let response = response.map_err(|error| match error {
-            RequestError::Http { error, .. } => failed(Cause::of(&error)),
-            RequestError::Redirect { problem, .. } => AuthError::Redirect { realm: realm.clone(), problem },
-            RequestError::Client(error) => failed(Cause::of(&error)),
+            RequestError::Http { error, .. } => failed(Cause::of(&error), Failure::of(&error) == Failure::Transient),
+            RequestError::Redirect { problem, .. } => AuthError::Redirect { realm: realm.clone(), problem }.into(),
+            RequestError::Client(error) => failed(Cause::of(&error), false),
         })?;
         let status = response.status();
-        let body = response.into_document(TOKEN_ANSWER_MAX).map_err(|error| failed(Cause::of(&error)))?;
+        let body = response.into_document(TOKEN_ANSWER_MAX).map_err(|error| failed(Cause::of(&error), true))?;
         if !status.is_success() {
             let message = Complaint::parse(&body.unwrap_or_default()).message;
-            return Err(AuthError::Refused { realm, status, message });
+            let error = AuthError::Refused { realm, status, message };
+            return Err(LoginFailed { error, is_transient: is_transient(status) });
         }
         let no_token = |problem| AuthError::NoToken { realm: realm.clone(), problem };
         let body = body.ok_or_else(|| no_token("it has more than 1 MiB"))?;
@@ -209,9 +228,9 @@ impl Authorization {
         let token = filled(answer.token).or(filled(answer.access_token));
         let token = token.ok_or_else(|| no_token("neither token nor access_token is there"))?;
         if token.len() > TOKEN_MAX {
-            return Err(no_token("it has more than 64 KiB"));
+            return Err(no_token("it has more than 64 KiB").into());
         }
-        sensitive(&format!("Bearer {token}")).ok_or_else(|| no_token("it has characters that no token has"))
+        Ok(sensitive(&format!("Bearer {token}")).ok_or_else(|| no_token("it has characters that no token has"))?)
     }
 }
 

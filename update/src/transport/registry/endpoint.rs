@@ -9,12 +9,12 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, RANGE};
 use reqwest::{StatusCode, Url};
 
 use super::super::reference::RegistryReference;
-use super::auth::{self, Authorization};
+use super::auth::{self, Authorization, LoginFailed};
 use super::cause::{Cause, Failure};
 use super::clients::{ClientError, Clients, Settings};
 use super::complaint::Complaint;
 use super::credentials::Credentials;
-use super::error::RegistryError;
+use super::error::{self, RegistryError};
 use super::http::Request;
 use super::registries::Place;
 use super::request::{self, Get, RequestError};
@@ -115,7 +115,8 @@ impl Endpoint {
                     (format!("it answered {}", response.status()), wait)
                 }
                 Ok(response) => return Ok(response),
-                Err(RequestFailed::Final(error)) => return Err(error),
+                Err(RequestFailed::Transient(error)) if !last => (error::chain(&error), None),
+                Err(RequestFailed::Transient(error) | RequestFailed::Final(error)) => return Err(error),
                 Err(RequestFailed::Http { host, error }) => match Failure::of(&error) {
                     failure if !plain && self.becomes_plain(&host, failure) => continue,
                     Failure::Transient if !last => (Cause::of(&error).to_string(), None),
@@ -160,13 +161,17 @@ impl Endpoint {
                 Err(RequestError::Client(error)) => return Err(RequestFailed::Final(error.into())),
             };
             // Whoever we were redirected to may not ask for the registry's credentials.
-            if !self.is_own(&request::host(response.url())) {
-                return Err(RequestFailed::Final(self.denied(response)));
+            let from = request::host(response.url());
+            if !self.is_own(&from) {
+                let (host, what) = (self.host().to_owned(), request.what.to_owned());
+                let problem = format!("{from}, where it redirects to, asks for a login, which is for {host} alone");
+                return Err(RequestFailed::Final(RegistryError::Redirect { host, what, problem }));
             }
             let next = self.authorization.answer(&self.clients, self.is_plain(), response.headers(), header.as_ref());
-            let next = next.map_err(|source| {
+            let next = next.map_err(|LoginFailed { error: source, is_transient }| {
                 let (host, image) = (self.host().to_owned(), self.reference.to_string());
-                RequestFailed::Final(RegistryError::Auth { host, image, source })
+                let error = RegistryError::Auth { host, image, source };
+                if is_transient { RequestFailed::Transient(error) } else { RequestFailed::Final(error) }
             })?;
             if next == auth::Answer::GiveUp {
                 return Err(RequestFailed::Final(self.denied(response)));
@@ -217,27 +222,26 @@ impl Endpoint {
     }
 
     fn denied(&self, response: Response) -> RegistryError {
-        let host = self.named(&request::host(response.url()));
         RegistryError::Denied {
-            host,
+            host: self.host().to_owned(),
             image: self.reference.to_string(),
             had_credentials: self.authorization.has_credentials(),
             message: Complaint::parse(&body(response)).message,
         }
     }
 
-    /// A host for people: whoever we were redirected to is not the registry that they know.
-    fn named(&self, host: &str) -> String {
+    /// A host and what was asked for, for people: whoever we were redirected to is not the registry that they know.
+    fn named(&self, host: &str, what: &str) -> (String, String) {
         match self.is_own(host) {
-            true => self.host().to_owned(),
-            false => format!("{host} (a redirect of {})", self.host()),
+            true => (self.host().to_owned(), what.to_owned()),
+            false => (host.to_owned(), format!("{what} (redirected there by {})", self.host())),
         }
     }
 
     /// The error for a failed request to `host`.
     fn failed(&self, host: &str, error: &reqwest::Error, what: &str) -> RegistryError {
         tracing::debug!("{what}: {error:?}");
-        let (host, what, source) = (self.named(host), what.to_owned(), Cause::of(error));
+        let ((host, what), source) = (self.named(host, what), Cause::of(error));
         let unreachable = |host, what, source| {
             let proxy = self.clients.proxy(self.scheme());
             RegistryError::Unreachable { host, what, proxy, source }
@@ -254,12 +258,12 @@ impl Endpoint {
 
     /// The error for an answer that is not what was asked for.
     pub(super) fn refused(&self, response: Response, what: &str) -> RegistryError {
-        let status = response.status();
-        if status == StatusCode::FORBIDDEN {
+        let (status, from) = (response.status(), request::host(response.url()));
+        if status == StatusCode::FORBIDDEN && self.is_own(&from) {
             return self.denied(response);
         }
-        let is_registry = response.headers().contains_key("docker-distribution-api-version");
-        let (host, what) = (self.named(&request::host(response.url())), what.to_owned());
+        let is_registry = response.headers().contains_key("docker-distribution-api-version") || !self.is_own(&from);
+        let (host, what) = self.named(&from, what);
         let body = body(response);
         if self.is_plain() && status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS") {
             return RegistryError::NotPlain { host, what };
@@ -279,6 +283,8 @@ impl Endpoint {
 enum RequestFailed {
     /// Perhaps another attempt has one.
     Http { host: String, error: reqwest::Error },
+    /// The same, of a login.
+    Transient(RegistryError),
     /// That is it.
     Final(RegistryError),
 }
