@@ -8,8 +8,9 @@ use osupdate::transport::registry::{
     AuthFiles, CertificateDirectories, RegistriesFiles, RegistryError, RegistryImage, RegistryOptions,
 };
 
-use crate::docker_registry::{DockerRegistry, have, have_registry};
-use crate::server::options;
+use crate::docker_registry::{DockerRegistry, TLS, have, have_registry};
+use crate::layout::Layout;
+use crate::server::{Server, options, reply};
 
 fn openssl(dir: &Path, arguments: &str) {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
@@ -120,4 +121,46 @@ fn a_registry_is_shown_our_certificate_if_it_asks() {
     let mixed = [authority, ("client.pem", "client.cert"), ("key.pem", "client.key")];
     let error = resolve(&registry, &mixed, |_| ()).unwrap_err();
     assert!(matches!(error, RegistryError::Client(_)), "{error:?}");
+}
+
+#[test]
+fn a_registry_with_tls_cannot_lead_us_out_of_it() {
+    if !have_registry() || !have(&["openssl"]) {
+        return;
+    }
+    let storage = Server::start(|_, _| reply("200 OK", &[], b"{}"));
+    let redirect = format!(
+        "middleware:\n  storage:\n    - name: redirect\n      options:\n        baseurl: http://{}/\n",
+        storage.address
+    );
+    let registry = DockerRegistry::start_prepared(&format!("{TLS}{redirect}"), make_authority);
+    let dir = tempfile::tempdir().unwrap();
+    let mut layout = Layout::create(&dir.path().join("layout"));
+    layout.tag("1", &layout.image("amd64", &[&[("a", b"b")]]));
+    registry.push(&format!("oci:{}:1", layout.path.display()), "os:1", &[]);
+
+    let (auth_file, config) = (dir.path().join("auth.json"), dir.path().join("registries.conf"));
+    fs::write(&auth_file, "{}").unwrap();
+    fs::create_dir(dir.path().join(&registry.address)).unwrap();
+    fs::copy(registry.directory().join("ca.pem"), dir.path().join(&registry.address).join("ca.crt")).unwrap();
+    let blob = |insecure: bool| {
+        let table = format!("[[registry]]\nlocation = '{}'\ninsecure = {insecure}", registry.address);
+        fs::write(&config, table).unwrap();
+        let mut options = options(AuthFiles::only(auth_file.clone()));
+        options.plain_http = false;
+        options.registries = RegistriesFiles::only(Some(config.clone()), Vec::new());
+        options.certificates = CertificateDirectories::only(vec![dir.path().to_owned()]);
+        let image = RegistryImage::new(&format!("{}/os:1", registry.address).parse().unwrap(), &options).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&image.manifest().unwrap()).unwrap();
+        let config = &manifest["config"];
+        let (digest, size) = (config["digest"].as_str().unwrap(), config["size"].as_u64().unwrap());
+        image.blob(&digest.parse().unwrap(), size).map(drop)
+    };
+    let error = blob(false).unwrap_err();
+    assert!(matches!(error, RegistryError::Redirect { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("https to {}", storage.address)), "{error}");
+    assert_eq!(storage.requests().len(), 0);
+    // Whoever calls it insecure has given that up.
+    blob(true).unwrap_or_else(|error| assert!(!matches!(error, RegistryError::Redirect { .. }), "{error}"));
+    assert_eq!(storage.requests().len(), 1);
 }
