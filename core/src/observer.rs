@@ -15,6 +15,13 @@ pub enum Event<'a> {
         /// Its size in bytes, if known.
         total_bytes: Option<u64>,
     },
+    /// Of a piece that began, this much is here from an earlier attempt. What is done of it later counts that, too.
+    Resumed {
+        /// The piece.
+        id: &'a str,
+        /// Bytes that are here.
+        done_bytes: u64,
+    },
     /// More of a piece is done.
     Progress {
         /// The piece.

@@ -10,6 +10,7 @@ mod copy;
 mod decompress;
 mod digest;
 mod docker_archive;
+mod fetch;
 mod files;
 mod forecast;
 mod image_archive;
@@ -54,7 +55,7 @@ pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
 pub use release::{EXPIRES, Release};
 pub use repair::repair_from_image;
-pub use source::{FetchedManifest, ImageSource, LayerBytes, SourceError};
+pub use source::{FetchedManifest, ImageSource, LayerBytes, RemoteSource, SourceError};
 pub use store::{
     StoreError, StoredImage, TreeError, documents, image_of_erofs, image_tree, image_tree_with, manifests, open_image,
     plain_image_tree,

@@ -19,6 +19,7 @@ use oci_spec::image::ImageManifest;
 
 use super::decompress::Blob;
 use super::digest::ContentDigest;
+use super::fetch::Fetch;
 use super::layer::LayerError;
 use super::manifest::{BlobDescriptor, CheckedArtifact};
 use super::proof;
@@ -31,7 +32,7 @@ use super::store::{
 use super::tags::tag_ref;
 use crate::digest::Digest;
 use crate::observer::{Event, Observer};
-use crate::repository::{Namespace, Repository};
+use crate::repository::{Namespace, PartialBlob, Repository};
 use crate::splitstream::{ContentType, Writer};
 
 /// An artifact that is in the repository.
@@ -123,6 +124,7 @@ pub fn pull_artifact(
 
     let mut names = Vec::new();
     let mut refs = Vec::new();
+    let mut kept = Vec::new();
     let config = match stored_config(repository, &config_digest)? {
         Some(config) => config,
         None => {
@@ -135,8 +137,12 @@ pub fn pull_artifact(
     for layer in &manifest.layers {
         let stream = match stored_layer(repository, &layer.digest)? {
             Some(stream) => stream,
-            None => fetch_layer(repository, source, layer, observer)
-                .map_err(|source| PullError::Layer { digest: layer.digest, source })?,
+            None => {
+                let (stream, blob) = fetch_layer(repository, source, layer, observer)
+                    .map_err(|source| PullError::Layer { digest: layer.digest, source })?;
+                kept.extend(blob);
+                stream
+            }
         };
         names.push((layer_name(&layer.digest), stream));
         refs.push((layer.digest.to_string(), stream));
@@ -150,6 +156,7 @@ pub fn pull_artifact(
         }
     }
     repository.publish_streams(&changed)?;
+    kept.into_iter().for_each(PartialBlob::remove);
     if manifest.subject.is_some() {
         add_referrer(repository, &manifest.digest)?;
     }
@@ -179,18 +186,22 @@ fn stored_layer(repository: &Repository, digest: &ContentDigest) -> Result<Optio
     Ok(good.then_some(stream))
 }
 
-fn fetch_layer(
-    repository: &Repository,
+fn fetch_layer<'a>(
+    repository: &'a Repository,
     source: &dyn ImageSource,
     layer: &BlobDescriptor,
     observer: &dyn Observer,
-) -> Result<Digest, LayerError> {
+) -> Result<(Digest, Option<PartialBlob<'a>>), LayerError> {
     let id = layer.digest.to_string();
     let what = format!("blob {}", layer.digest.short());
     observer.event(Event::Started { id: &id, what: &what, total_bytes: Some(layer.size) });
-    let bytes = source.blob(layer).map_err(|error| LayerError::Transfer(error.into()))?;
-    let stop = AtomicBool::new(false);
-    let mut blob = Blob::new(bytes, layer, &id, &stop, observer);
+    let fetch = Fetch { repository, source, blob: layer, id: &id, stop: &AtomicBool::new(false), observer };
+    let (stream, kept) = fetch.run(|blob| import(repository, layer, blob))?;
+    observer.event(Event::Finished { id: &id });
+    Ok((stream, kept))
+}
+
+fn import(repository: &Repository, layer: &BlobDescriptor, mut blob: Blob<'_>) -> Result<Digest, LayerError> {
     let mut object = repository.new_object()?;
     let copied = io::copy(&mut blob, &mut object);
     if let Some(fault) = blob.fault(&layer.digest) {
@@ -201,7 +212,5 @@ fn fetch_layer(
     let object = object.finish()?;
     let mut stream = Writer::new(repository.algorithm(), ContentType::Blob).map_err(LayerError::Write)?;
     stream.external(object.digest, object.size_bytes).map_err(LayerError::Write)?;
-    let stream = repository.put_object(&stream.finish().map_err(LayerError::Write)?)?.digest;
-    observer.event(Event::Finished { id: &id });
-    Ok(stream)
+    Ok(repository.put_object(&stream.finish().map_err(LayerError::Write)?)?.digest)
 }

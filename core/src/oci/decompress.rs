@@ -100,6 +100,11 @@ impl<'a> Blob<'a> {
         }
     }
 
+    /// Counts as progress only what comes after the first bytes, which are here from an earlier attempt.
+    pub(crate) fn resumed_at(self, done_bytes: u64) -> Self {
+        Self { reported_bytes: done_bytes, ..self }
+    }
+
     /// A blob that is complete when its source ends.
     pub(crate) fn of_unknown_size(self) -> Self {
         Self { expected_bytes: None, ..self }
@@ -147,7 +152,7 @@ impl Read for Blob<'_> {
         if self.is_too_long() {
             return Err(io::Error::other("more bytes than the manifest states"));
         }
-        if self.read_bytes - self.reported_bytes >= PROGRESS_STEP_BYTES {
+        if self.read_bytes.saturating_sub(self.reported_bytes) >= PROGRESS_STEP_BYTES {
             self.reported_bytes = self.read_bytes;
             self.observer.event(Event::Progress { id: self.id, done_bytes: self.read_bytes });
         }

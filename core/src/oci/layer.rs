@@ -12,30 +12,27 @@
 //! [`ObjectQueue`], and the split stream waits for their digests; only files that are too large for memory are stored by
 //! this thread. A layer in work needs a few MiB, whatever is in it, besides the window of its compression.
 
+mod error;
+
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::TryRecvError;
 
-use thiserror::Error;
-
-use super::apply::{ApplyError, TreeBuilder};
+use super::apply::TreeBuilder;
 use super::decompress::{Blob, BlobFault, Compression, Decoder};
 use super::digest::{ContentDigest, ContentHasher};
 use super::manifest::BlobDescriptor;
-use super::source::LayerBytes;
 use crate::digest::Digest;
 use crate::fsverity::Hasher;
 use crate::observer::{Event, Observer};
-use crate::repository::{ObjectError, ObjectQueue, PendingObject, Repository, StreamError};
-use crate::splitstream::{self, Chunk, Chunks, ContentType, ReadError, Writer};
-use crate::tar::{self, FormatError, Input, SparseMap};
+use crate::repository::{ObjectQueue, PendingObject, Repository};
+use crate::splitstream::{self, Chunk, Chunks, ContentType, Writer};
+use crate::tar::{self, Input, SparseMap};
 use crate::tree::Content;
+use error::{HELD_MAX_BYTES, INLINE_RUN_MAX_BYTES};
+pub use error::{LayerError, StoredLayerError};
 
-/// Most bytes between two stored files: as many headers and small files as an image may have.
-const INLINE_RUN_MAX_BYTES: u64 = 4 << 30;
-/// Most bytes of a layer, its stored files apart, after compression: they are in memory until the layer ends.
-const HELD_MAX_BYTES: usize = 256 << 20;
 /// Most of these bytes that wait for digests of files before them.
 const WAITING_MAX_BYTES: usize = 4 << 20;
 /// Bytes that are decompressed at once; they stay in the processor's cache until they are hashed.
@@ -47,140 +44,15 @@ const HAND_OVER_MAX_BYTES: u64 = 1 << 20;
 /// Most files whose digests are waited for.
 const UNFINISHED_MAX: usize = 1024;
 
-/// Why a layer was not imported.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum LayerError {
-    /// The source failed, before or during the transfer.
-    #[error("the transfer failed")]
-    Transfer(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The source delivered too little.
-    #[error("the transfer ended after {read_bytes} of {expected_bytes} bytes")]
-    Short {
-        /// What came.
-        read_bytes: u64,
-        /// What the manifest says.
-        expected_bytes: u64,
-    },
-    /// The source delivered too much.
-    #[error("the blob has more than the {expected_bytes} bytes that the manifest says")]
-    Long {
-        /// What the manifest says.
-        expected_bytes: u64,
-    },
-    /// The bytes are not the right ones.
-    #[error("the blob is damaged: its digest is {actual}")]
-    BlobDigest {
-        /// Digest of what was delivered.
-        actual: ContentDigest,
-    },
-    /// The compressed data is malformed.
-    #[error("the blob is damaged: it cannot be decompressed")]
-    Decompress(#[source] io::Error),
-    /// The layer is not the one that the configuration names.
-    #[error("the uncompressed layer has digest {actual}, the image's configuration names {expected}")]
-    DiffId {
-        /// The configuration's.
-        expected: ContentDigest,
-        /// The layer's.
-        actual: ContentDigest,
-    },
-    /// The archive is malformed.
-    #[error("the layer is not a good tar archive")]
-    Format(#[from] FormatError),
-    /// Too many entries without large contents in a row.
-    #[error("the layer has more than {INLINE_RUN_MAX_BYTES} bytes between two files of more than 64 bytes")]
-    InlineRun,
-    /// Headers and small files that do not compress.
-    #[error("the headers and small files of the layer have more than {HELD_MAX_BYTES} bytes after compression")]
-    Held,
-    /// Contents cannot be written.
-    #[error("cannot write to the repository")]
-    Write(#[source] io::Error),
-    /// An object cannot be stored.
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// Another layer failed first.
-    #[error("stopped because another layer failed")]
-    Stopped,
-}
-
-impl LayerError {
-    /// What a fault of a blob of `expected_bytes` means; `error` is what reading it gave.
-    pub(crate) fn of_fault(fault: BlobFault, expected_bytes: u64, error: io::Error) -> Self {
-        match fault {
-            BlobFault::Stopped => Self::Stopped,
-            BlobFault::Source => Self::Transfer(error.into()),
-            BlobFault::Short { read_bytes } => Self::Short { read_bytes, expected_bytes },
-            BlobFault::Long => Self::Long { expected_bytes },
-            BlobFault::Digest { actual } => Self::BlobDigest { actual },
-        }
-    }
-}
-
-/// Why a layer of the repository cannot be read.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StoredLayerError {
-    /// The stream cannot be opened.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// The stream is malformed.
-    #[error("the layer's split stream is damaged")]
-    Chunks(#[from] ReadError),
-    /// The archive is malformed.
-    #[error("the layer is not a good tar archive")]
-    Format(#[from] FormatError),
-    /// An object stands where there should be headers, or the other way round.
-    #[error("the layer's split stream does not follow its tar headers")]
-    Chunking,
-    /// The contents of a sparse file cannot be read.
-    #[error("cannot read a sparse file of the layer")]
-    Expand(#[source] io::Error),
-    /// The contents of a sparse file are not kept by the stream.
-    #[error("the layer's split stream does not refer to {digest}, which a sparse file of it expands to")]
-    Expanded {
-        /// The whole file.
-        digest: Digest,
-    },
-    /// An object cannot be opened.
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// An entry does not fit into the tree.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-}
-
 /// A layer to be imported.
 pub(crate) struct LayerSource<'a> {
     pub(crate) blob: &'a BlobDescriptor,
     pub(crate) compression: Compression,
     pub(crate) diff_id: &'a ContentDigest,
-    /// Names the layer in progress events.
-    pub(crate) id: &'a str,
-}
-
-/// Reads a layer and stores it; returns its split stream, which has no name yet.
-///
-/// Nothing but objects is left behind when it fails. Gives up soon after `stop` is set.
-pub(crate) fn import(
-    queue: &ObjectQueue<'_>,
-    layer: &LayerSource<'_>,
-    bytes: LayerBytes<'_>,
-    stop: &AtomicBool,
-    observer: &dyn Observer,
-) -> Result<Digest, LayerError> {
-    match bytes {
-        LayerBytes::Blob(bytes) => {
-            let blob = Blob::new(bytes, layer.blob, layer.id, stop, observer);
-            import_blob(queue, layer, blob)
-        }
-        LayerBytes::Uncompressed(bytes) => import_uncompressed(queue, layer.diff_id, layer.id, bytes, stop, observer),
-    }
 }
 
 /// Imports a layer of which nothing is known but its diff_id.
-fn import_uncompressed(
+pub(crate) fn import_uncompressed(
     queue: &ObjectQueue<'_>,
     diff_id: &ContentDigest,
     id: &str,
@@ -189,8 +61,8 @@ fn import_uncompressed(
     observer: &dyn Observer,
 ) -> Result<Digest, LayerError> {
     let blob = BlobDescriptor { digest: *diff_id, size: 0, media_type: String::new() };
-    let layer = LayerSource { blob: &blob, compression: Compression::None, diff_id, id };
-    import_blob(queue, &layer, Blob::new(bytes, &blob, id, stop, observer).of_unknown_size())
+    let layer = LayerSource { blob: &blob, compression: Compression::None, diff_id };
+    import(queue, &layer, Blob::new(bytes, &blob, id, stop, observer).of_unknown_size())
 }
 
 /// Reads a layer that is not compressed and whose size nobody knows, and stores it as [`import`] does.
@@ -209,7 +81,10 @@ pub(crate) fn import_stream(
     Ok(stream)
 }
 
-fn import_blob(queue: &ObjectQueue<'_>, layer: &LayerSource<'_>, blob: Blob<'_>) -> Result<Digest, LayerError> {
+/// Reads a layer and stores it; returns its split stream, which has no name yet.
+///
+/// Nothing but objects is left behind when it fails.
+pub(crate) fn import(queue: &ObjectQueue<'_>, layer: &LayerSource<'_>, blob: Blob<'_>) -> Result<Digest, LayerError> {
     let decoder = Decoder::new(layer.compression, blob).map_err(LayerError::Decompress)?;
     let repository = queue.repository();
     let import = Import {

@@ -8,7 +8,7 @@ use super::manifest::{BlobDescriptor, CheckedConfig, CheckedManifest};
 use super::platform::Platform;
 use super::pull::{PullError, fetch_config};
 use super::release::Release;
-use super::source::{ImageSource, LayerBytes, SourceError};
+use super::source::{ImageSource, LayerBytes, RemoteSource, SourceError};
 use super::store::layer_name;
 use crate::repository::{FileError, Repository};
 
@@ -82,7 +82,8 @@ impl<'a> Offer<'a> {
         self.manifest.layers.iter().fold(0, |bytes: u64, (layer, _)| bytes.saturating_add(layer.size))
     }
 
-    /// Sum of the sizes of those layers that the repository does not have.
+    /// Sum of the sizes of those layers that the repository does not have, without what has arrived of them in a pull that
+    /// was interrupted.
     ///
     /// # Errors
     /// When the repository cannot be read.
@@ -91,7 +92,8 @@ impl<'a> Offer<'a> {
         let mut seen = BTreeSet::new();
         for (layer, diff_id) in self.layers() {
             if seen.insert(diff_id) && repository.stream(&layer_name(diff_id))?.is_none() {
-                bytes = bytes.saturating_add(layer.size);
+                let arrived = repository.partial_blob_bytes(&layer.digest.to_string())?;
+                bytes = bytes.saturating_add(layer.size.saturating_sub(arrived));
             }
         }
         Ok(bytes)
@@ -112,5 +114,9 @@ impl ImageSource for Offer<'_> {
 
     fn layer(&self, descriptor: &BlobDescriptor, diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
         self.source.layer(descriptor, diff_id)
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        self.source.remote()
     }
 }

@@ -1,9 +1,11 @@
 //! Pulling: an image from its source into the repository.
 //!
-//! Everything is fetched, verified and built before the first name is made: layers in parallel, then the EROFS images,
-//! then the streams of configuration and manifest, each written once. Names become durable together; the tag comes last.
-//! What is interrupted before leaves objects without names, which the next collection of garbage removes.
+//! Everything is fetched, verified and built before the image has a name: layers in parallel, then the EROFS images, then the
+//! streams of configuration and manifest, each written once. Names become durable together; the tag comes last. What is
+//! interrupted before leaves objects without names, which the next collection of garbage removes, and, if the source is far
+//! away, what has arrived of layers, with which the next pull goes on; layers that are complete may have names then.
 
+mod arrived;
 mod images;
 mod layers;
 
@@ -34,6 +36,7 @@ use crate::repository::{
 };
 use crate::splitstream::{ContentType, Writer};
 use crate::transform::XattrFilter;
+use arrived::Arrived;
 use images::Images;
 pub use images::TriedImage;
 
@@ -145,7 +148,8 @@ pub enum PullError {
 /// Of an image that is there already, only the manifest is fetched.
 ///
 /// # Errors
-/// When something cannot be fetched, is not what it should be, or cannot be stored. No name and no ref has changed then.
+/// When something cannot be fetched, is not what it should be, or cannot be stored. No name and no ref has changed then, but
+/// layers that are complete may have names.
 pub fn pull(
     repository: &Repository,
     source: &dyn ImageSource,
@@ -216,10 +220,21 @@ impl Pull<'_> {
             platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
         }
         let formats = self.formats()?;
-        let layers = self.repository.with_queue(|objects| self.layers(&config.diff_ids, objects))?;
-        let images = self.images(&formats, &layers, stored.images)?;
-        self.publish(&json, &layers, &images)?;
-        Ok(images.boot)
+        if self.source.remote().is_some() {
+            self.repository.remove_abandoned_blobs();
+        }
+        let arrived = Arrived::new(self.repository);
+        let layers = self.repository.with_queue(|objects| self.layers(&config.diff_ids, objects, &arrived));
+        let done = layers.and_then(|layers| {
+            let images = self.images(&formats, &layers, stored.images)?;
+            self.publish(&json, &layers, &images)?;
+            Ok(images.boot)
+        });
+        match done {
+            Ok(_) => arrived.all_named(),
+            Err(_) => arrived.name_all(),
+        }
+        done
     }
 
     /// The configuration's streams, by name and as an older manifest stream has it: both may know images.

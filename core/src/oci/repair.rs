@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use super::digest::ContentDigest;
-use super::layer::{self, LayerError, LayerSource};
+use super::fetch::Fetch;
+use super::layer::LayerSource;
 use super::manifest::{CheckedConfig, CheckedManifest};
 use super::pull::{PullError, PullOptions, fetch_config, pull};
 use super::source::ImageSource;
@@ -41,15 +42,16 @@ pub fn repair_from_image(
         let id = blob.digest.to_string();
         let what = format!("layer {}", blob.digest.short());
         observer.event(Event::Started { id: &id, what: &what, total_bytes: Some(blob.size) });
-        let failed = |source| PullError::Layer { digest: blob.digest, source };
-        let bytes = source.layer(blob, diff_id).map_err(|error| failed(LayerError::Transfer(error.into())))?;
-        let layer = LayerSource { blob, compression: *compression, diff_id, id: &id };
-        let stream = repository
-            .with_queue(|objects| layer::import(objects, &layer, bytes, &AtomicBool::new(false), observer))
-            .map_err(failed)?;
+        let layer = LayerSource { blob, compression: *compression, diff_id };
+        let fetch = Fetch { repository, source, blob, id: &id, stop: &AtomicBool::new(false), observer };
+        let imported = repository.with_queue(|objects| fetch.layer(objects, &layer));
+        let (stream, kept) = imported.map_err(|source| PullError::Layer { digest: blob.digest, source })?;
         observer.event(Event::Finished { id: &id });
         if repository.stream(&layer_name(diff_id))? != Some(stream) {
             repository.publish_streams(&[(layer_name(diff_id), stream)])?;
+        }
+        if let Some(kept) = kept {
+            kept.remove();
         }
         fetched.insert(*diff_id);
     }

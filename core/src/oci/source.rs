@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Read;
+use std::num::NonZeroUsize;
 
 use super::digest::ContentDigest;
 use super::manifest::BlobDescriptor;
@@ -45,6 +46,12 @@ pub trait ImageSource: Sync {
     fn layer(&self, descriptor: &BlobDescriptor, _diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
         self.blob(descriptor).map(LayerBytes::Blob)
     }
+
+    /// The same source if it is far away: then layers are fetched from it by [`RemoteSource::blob_from`], and what arrives is
+    /// kept for the case that the pull is interrupted.
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        None
+    }
 }
 
 /// A layer as a source delivers it.
@@ -55,6 +62,21 @@ pub enum LayerBytes<'a> {
     /// The tar archive without compression: the size and digest in the manifest may be of something that is not there, and
     /// the diff_id alone tells whether it is right.
     Uncompressed(Box<dyn Read + Send + 'a>),
+}
+
+/// A source from which nothing should be fetched twice.
+pub trait RemoteSource: Sync {
+    /// A blob's bytes from byte `offset` on, which is less than its size. The caller has what comes before, and verifies
+    /// number and digest of all bytes together.
+    ///
+    /// # Errors
+    /// When the transfer cannot begin.
+    fn blob_from(&self, descriptor: &BlobDescriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, SourceError>;
+
+    /// How many blobs should be fetched at once; `None` leaves it to the caller.
+    fn connections(&self) -> Option<NonZeroUsize> {
+        None
+    }
 }
 
 /// A source whose manifest was fetched and looked at: what is pulled then is what was looked at, even if a tag is moved in
@@ -91,5 +113,9 @@ impl ImageSource for FetchedManifest<'_> {
 
     fn layer(&self, descriptor: &BlobDescriptor, diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
         self.source.layer(descriptor, diff_id)
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        self.source.remote()
     }
 }

@@ -8,9 +8,9 @@ mod mark;
 use rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use thiserror::Error;
 
-use super::link::{REFS, TEMPORARY_PREFIX, object_of, read_link};
+use super::link::{REFS, object_of, read_link};
 use super::lock::{self, LockFailure, LockHolders};
-use super::{FileError, Namespace, NotWritable, OBJECTS, RefError, Repository, names, object, temporary};
+use super::{FileError, Namespace, NotWritable, OBJECTS, RefError, Repository, names, object};
 use crate::digest::Digest;
 use crate::observer::{Event, Observer};
 pub use mark::MarkError;
@@ -51,7 +51,7 @@ pub struct Root {
 pub struct GcReport {
     /// Objects.
     pub objects_removed: u64,
-    /// Their sizes together.
+    /// Their sizes together, and those of temporary files.
     pub freed_bytes: u64,
     /// Objects that stay.
     pub objects_kept: u64,
@@ -347,9 +347,8 @@ impl Repository {
                 continue;
             }
             let path = format!("{OBJECTS}/{}", digest.object_path());
-            let stat = statat(&self.dir, &path, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|errno| self.file_error("examine", &path, errno))?;
-            plan.objects.push((path, u64::try_from(stat.st_size).unwrap_or(0)));
+            let size_bytes = self.size_bytes(&path)?;
+            plan.objects.push((path, size_bytes));
         }
         Ok(kept)
     }
@@ -366,6 +365,7 @@ impl Repository {
             self.unlink(path)?;
         }
         for path in self.temporary_files()? {
+            report.freed_bytes += self.size_bytes(&path)?;
             self.unlink(&path)?;
             report.temporary_files_removed += 1;
         }
@@ -379,19 +379,10 @@ impl Repository {
         Ok(prefixes.filter(|name| object::is_prefix(name)).collect())
     }
 
-    /// Files of writers that have not finished. Under the exclusive lock: that never will.
-    pub(super) fn temporary_files(&self) -> Result<Vec<String>, FileError> {
-        let mut found = Vec::new();
-        for directory in [".", OBJECTS] {
-            let listed =
-                names(self.dir.as_fd(), directory).map_err(|error| self.file_error("read", directory, error))?;
-            for name in listed.unwrap_or_default().into_iter().filter_map(|name| String::from_utf8(name).ok()) {
-                if name.starts_with(temporary::PREFIX) || name.starts_with(TEMPORARY_PREFIX) {
-                    found.push(if directory == "." { name } else { format!("{directory}/{name}") });
-                }
-            }
-        }
-        Ok(found)
+    fn size_bytes(&self, path: &str) -> Result<u64, FileError> {
+        let stat = statat(&self.dir, path, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.file_error("examine", path, errno))?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
     fn unlink(&self, path: &str) -> Result<(), FileError> {

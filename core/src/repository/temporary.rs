@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use super::{FileError, OBJECTS, Repository, link, names, partial};
 use crate::durable::with_temporary_name;
 use crate::proc_fd;
 
@@ -105,6 +106,25 @@ impl Drop for Temporary<'_> {
         {
             tracing::warn!("cannot remove {name}: {errno}, ignoring: the next collection will");
         }
+    }
+}
+
+impl Repository {
+    /// Files of writers that have not finished, and what interrupted pulls have left. Under the exclusive lock: of writers that
+    /// never will.
+    pub(super) fn temporary_files(&self) -> Result<Vec<String>, FileError> {
+        let mut found = Vec::new();
+        for directory in [".", OBJECTS] {
+            let listed =
+                names(self.dir.as_fd(), directory).map_err(|error| self.file_error("read", directory, error))?;
+            for name in listed.unwrap_or_default().into_iter().filter_map(|name| String::from_utf8(name).ok()) {
+                let prefixes = [PREFIX, link::TEMPORARY_PREFIX, partial::PREFIX];
+                if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+                    found.push(if directory == "." { name } else { format!("{directory}/{name}") });
+                }
+            }
+        }
+        Ok(found)
     }
 }
 

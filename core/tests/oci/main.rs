@@ -11,6 +11,7 @@ mod peer;
 mod proof;
 mod pull;
 mod repair;
+mod resume;
 mod tags;
 mod tar_tools;
 mod tools;

@@ -5,23 +5,26 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Pull, PullError};
+use super::{Arrived, Pull, PullError};
 use crate::digest::Digest;
 use crate::observer::Event;
 use crate::oci::digest::ContentDigest;
-use crate::oci::layer::{self, LayerError, LayerSource};
+use crate::oci::fetch::Fetch;
+use crate::oci::layer::LayerSource;
 use crate::oci::manifest::BlobDescriptor;
 use crate::oci::proof;
+use crate::oci::source::RemoteSource;
 use crate::oci::store::layer_name;
 use crate::repository::ObjectQueue;
 use crate::splitstream::ContentType;
 
-impl Pull<'_> {
+impl<'a> Pull<'a> {
     /// The split streams of all layers, those that are missing fetched now.
     pub(super) fn layers(
         &self,
         diff_ids: &[ContentDigest],
         objects: &ObjectQueue<'_>,
+        arrived: &Arrived<'a>,
     ) -> Result<Vec<(ContentDigest, Digest)>, PullError> {
         let mut streams = BTreeMap::new();
         let mut missing = Vec::new();
@@ -33,15 +36,19 @@ impl Pull<'_> {
             match self.present_layer(diff_id)? {
                 Some(stream) => {
                     streams.insert(*diff_id, stream);
-                    let what = layer_title(blob);
-                    self.observer.event(Event::Skipped { id: &blob.digest.to_string(), what: &what });
+                    let (id, what) = (blob.digest.to_string(), layer_title(blob));
+                    self.observer.event(Event::Skipped { id: &id, what: &what });
+                    // From before it had its name.
+                    self.repository.remove_partial_blob(&id);
                 }
                 None => missing.push((*diff_id, blob, *compression)),
             }
         }
         // Taken from the end: the largest first, so that it is not alone at the end.
         missing.sort_by_key(|(_, blob, _)| blob.size);
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        let connections = self.source.remote().and_then(RemoteSource::connections);
+        let processors = || thread::available_parallelism().map_or(1, usize::from);
+        let threads = connections.map_or_else(processors, usize::from).min(missing.len());
         let queue = Mutex::new(missing);
         let done = Mutex::new(&mut streams);
         let failure = Mutex::new(None);
@@ -53,15 +60,14 @@ impl Pull<'_> {
                         if stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let id = blob.digest.to_string();
-                        let layer = LayerSource { blob, compression, diff_id: &diff_id, id: &id };
-                        match self.fetch_layer(&layer, objects, &stop) {
+                        let layer = LayerSource { blob, compression, diff_id: &diff_id };
+                        match self.fetch_layer(&layer, objects, arrived, &stop) {
                             Ok(stream) => {
                                 lock(&done).insert(diff_id, stream);
                             }
-                            Err(source) => {
+                            Err(error) => {
                                 // The others fail because of this one; only the first failure is told.
-                                lock(&failure).get_or_insert(PullError::Layer { digest: blob.digest, source });
+                                lock(&failure).get_or_insert(error);
                                 stop.store(true, Ordering::Relaxed);
                             }
                         }
@@ -79,14 +85,19 @@ impl Pull<'_> {
         &self,
         layer: &LayerSource<'_>,
         objects: &ObjectQueue<'_>,
+        arrived: &Arrived<'a>,
         stop: &AtomicBool,
-    ) -> Result<Digest, LayerError> {
-        let (id, what, total_bytes) = (layer.id, layer_title(layer.blob), Some(layer.blob.size));
-        self.observer.event(Event::Started { id, what: &what, total_bytes });
-        let bytes = self.source.layer(layer.blob, layer.diff_id).map_err(|error| LayerError::Transfer(error.into()))?;
-        let stream = layer::import(objects, layer, bytes, stop, self.observer)?;
-        proof::remember(self.repository, &stream, layer.diff_id);
-        self.observer.event(Event::Finished { id });
+    ) -> Result<Digest, PullError> {
+        let Self { repository, source, observer, .. } = *self;
+        let LayerSource { blob, .. } = *layer;
+        let (id, what) = (blob.digest.to_string(), layer_title(blob));
+        observer.event(Event::Started { id: &id, what: &what, total_bytes: Some(blob.size) });
+        let fetch = Fetch { repository, source, blob, id: &id, stop, observer };
+        let (stream, kept) =
+            fetch.layer(objects, layer).map_err(|source| PullError::Layer { digest: blob.digest, source })?;
+        proof::remember(repository, &stream, layer.diff_id);
+        observer.event(Event::Finished { id: &id });
+        arrived.add(layer.diff_id, stream, kept)?;
         Ok(stream)
     }
 
