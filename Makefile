@@ -37,7 +37,8 @@ install:
 	install -D -m 0755 $(CARGO_TARGET_DIR)/release/osupdate $(DESTDIR)$(PREFIX)/bin/osupdate
 	install -D -m 0755 $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/initramfs/osupdate-setup-root \
 	    $(DESTDIR)$(PREFIX)/lib/osupdate/osupdate-setup-root
-	install -D -m 0644 -t $(DESTDIR)$(UNITDIR) systemd/osupdate-setup-root.service
+	install -D -m 0644 -t $(DESTDIR)$(UNITDIR) systemd/osupdate-setup-root.service \
+	    systemd/osupdate-upgrade.service systemd/osupdate-upgrade.timer
 	install -D -m 0755 -t $(DESTDIR)$(DRACUTDIR)/50osupdate dracut/50osupdate/module-setup.sh
 	install -D -m 0644 update/src/completion/osupdate.bash $(DESTDIR)$(BASHDIR)/osupdate
 	install -D -m 0644 -t $(DESTDIR)$(ZSHDIR) update/src/completion/_osupdate
