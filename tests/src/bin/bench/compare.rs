@@ -13,6 +13,7 @@ use osupdate_tests::{layout, tool};
 
 use crate::input::{Input, TAG};
 use crate::measure::{Series, measure};
+use crate::network;
 use crate::programs::{DIGEST, Program, Programs};
 use crate::say;
 
@@ -80,6 +81,19 @@ impl Side<'_> {
         }
     }
 
+    /// Pulls from a registry without TLS, which skopeo, that cfsctl runs, must be told by its configuration.
+    pub(crate) fn pull(&self, reference: &str, configuration: &Path) -> Command {
+        if self.is_ours() {
+            return self.command(&["image", "pull", "--plain-http", "--tag", TAG], &[], &[reference.into()]);
+        }
+        let theirs = self.command(&[], &["oci", "pull"], &[reference.into(), TAG.into()]);
+        let mut variable = OsString::from("CONTAINERS_REGISTRIES_CONF=");
+        variable.push(configuration);
+        let mut command = Command::new("env");
+        command.arg(variable).arg(theirs.get_program()).args(theirs.get_args());
+        command
+    }
+
     pub(crate) fn fsck(&self) -> Command {
         self.command(&["repo", "fsck"], &["fsck"], &[])
     }
@@ -106,6 +120,8 @@ pub(crate) fn all(programs: &Programs, input: &Input, work: &Path, runs: usize) 
         rows.push(row(name, &sides, work, runs, Side::init, |side| side.import(&layout))?);
         agree(&sides)?;
     }
+    rows.extend(network::rows(&sides, input, work, runs)?);
+    agree(&sides)?;
     rows.extend(digests(programs, input, work, runs)?);
     rows.push(row("fsck", &sides, work, runs, |_| Ok(()), Side::fsck)?);
     rows.push(row("gc, dry run", &sides, work, runs, |_| Ok(()), Side::gc_dry_run)?);
