@@ -1,7 +1,7 @@
 # What is done to this tree by hand.
 #
 #   make demo     builds a Debian image, installs it in a virtual machine, upgrades it, rolls back: with an account of each step
-#   make test     everything that CI runs
+#   make test     everything that CI runs; OSUPDATE_FAULTS=1000 makes so many kills and cuts of pulls instead of some dozens
 #   make fuzz     looks for input that breaks a parser, 10000 inputs for each format or as many as FUZZ_SECONDS allow
 #   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
 #                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is

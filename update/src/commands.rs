@@ -12,5 +12,6 @@ pub(crate) mod repository_path;
 pub mod rollback;
 pub mod status;
 pub mod switch;
+mod transfer;
 pub(crate) mod trust_options;
 pub mod upgrade;

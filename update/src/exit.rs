@@ -13,11 +13,12 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
 
 use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
-use crate::transport::registry::RegistryError;
+use crate::transport::registry::{LimitReached, RegistryError};
 use crate::trust::TrustError;
 
 /// How a command ended that did not fail.
@@ -34,7 +35,7 @@ pub const STATUSES: [(u8, &str); 4] = [
     (0, "done"),
     (STATUS_FAILED, "failed"),
     (STATUS_USAGE, "wrong usage"),
-    (STATUS_FINDINGS, "finished with findings"),
+    (STATUS_FINDINGS, "finished with findings, or stopped at --max-bytes"),
 ];
 
 /// [`STATUSES`] in one line, for the help.
@@ -98,14 +99,37 @@ pub fn report(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(STATUS_FINDINGS),
         Err(error) => {
-            let text = message(&error);
-            // Standard error is gone: the status must do.
+            let (text, status) = match error.chain().find_map(limit_reached) {
+                Some(limit) => (stopped(limit), STATUS_FINDINGS),
+                None => (message(&error), STATUS_FAILED),
+            };
             if std::io::stderr().write_all(text.as_bytes()).is_err() {
-                return ExitCode::from(STATUS_FAILED);
+                tracing::debug!("standard error is gone, ignoring: the status must do");
             }
-            ExitCode::from(STATUS_FAILED)
+            ExitCode::from(status)
         }
     }
+}
+
+/// Whether an error is the end that the user has asked for.
+fn limit_reached<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a LimitReached> {
+    // These hide what they carry from the chain.
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return limit_reached(error.get_ref()?);
+    }
+    if let Some(error) = error.downcast_ref::<SourceError>() {
+        return limit_reached(error.get_ref());
+    }
+    error.downcast_ref()
+}
+
+/// What is said when [`LimitReached`] ended the command.
+fn stopped(limit: &LimitReached) -> String {
+    format!(
+        "stopped: {} were fetched, as much as --max-bytes allows\n  \
+         hint: run the command again to go on; what has arrived is not fetched again\n",
+        BinaryBytes(limit.max_bytes)
+    )
 }
 
 /// The whole message: the error, its causes without repetitions, the hints.
@@ -176,6 +200,16 @@ mod tests {
     use anyhow::{Context as _, anyhow};
 
     use super::*;
+
+    #[test]
+    fn a_limit_is_found_wherever_it_is_and_is_no_error() {
+        let limit = LimitReached { max_bytes: 2 << 20 };
+        let hidden = io::Error::other(SourceError::new(io::Error::other(limit)));
+        let error = anyhow::Error::new(hidden).context("cannot pull x");
+        assert_eq!(error.chain().find_map(limit_reached), Some(&limit));
+        assert!(stopped(&limit).starts_with("stopped: 2.00 MiB were fetched"), "{}", stopped(&limit));
+        assert_eq!(anyhow!("another").chain().find_map(limit_reached), None);
+    }
 
     #[test]
     fn causes_are_not_repeated_and_hints_come_last() {

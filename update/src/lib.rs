@@ -6,6 +6,7 @@
 #![doc = include_str!("../CLI.md")]
 #![forbid(unsafe_code)]
 
+mod byte_size;
 pub mod cli;
 pub mod commands;
 mod compat;
@@ -13,6 +14,7 @@ pub mod completion;
 pub mod exit;
 mod log;
 pub mod man;
+mod metered;
 pub mod output;
 pub mod progress;
 mod system;

@@ -94,6 +94,13 @@ impl Observer for Bars {
                 bar.tick();
                 bars.insert(id.to_owned(), bar);
             }
+            Event::Resumed { id, done_bytes } => {
+                if let Some(bar) = bars.get(id) {
+                    // What was here before tells nothing about the speed.
+                    bar.set_position(done_bytes);
+                    bar.reset_eta();
+                }
+            }
             Event::Progress { id, done_bytes } => {
                 if let Some(bar) = bars.get(id) {
                     bar.set_position(done_bytes);
@@ -138,6 +145,11 @@ impl Observer for Lines {
                     None => line(&format!("  {what}")),
                 }
                 names.insert(id.to_owned(), what.to_owned());
+            }
+            Event::Resumed { id, done_bytes } => {
+                if let Some(what) = names.get(id) {
+                    line(&format!("  {what}: {} of it already here", BinaryBytes(done_bytes)));
+                }
             }
             Event::Finished { id } => {
                 if let Some(what) = names.remove(id) {
@@ -191,6 +203,7 @@ fn event_json(event: &Event<'_>) -> Option<Value> {
         Event::Started { id, what, total_bytes } => {
             json!({"event": "started", "id": id, "what": what, "total_bytes": total_bytes})
         }
+        Event::Resumed { id, done_bytes } => json!({"event": "resumed", "id": id, "done_bytes": done_bytes}),
         Event::Progress { id, done_bytes } => json!({"event": "progress", "id": id, "done_bytes": done_bytes}),
         Event::Finished { id } => json!({"event": "finished", "id": id}),
         Event::Skipped { id, what } => json!({"event": "skipped", "id": id, "what": what}),
@@ -216,6 +229,10 @@ mod tests {
         assert_eq!(
             event_json(&Event::Progress { id: "a", done_bytes: 7 }).unwrap().to_string(),
             r#"{"done_bytes":7,"event":"progress","id":"a","version":1}"#
+        );
+        assert_eq!(
+            event_json(&Event::Resumed { id: "a", done_bytes: 5 }).unwrap().to_string(),
+            r#"{"done_bytes":5,"event":"resumed","id":"a","version":1}"#
         );
     }
 }

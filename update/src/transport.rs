@@ -1,5 +1,6 @@
 //! Where images come from: registries, directories, archives, and what other programs keep on this machine.
 
+pub mod limits;
 pub mod proxy;
 pub mod reference;
 pub mod registry;
@@ -8,10 +9,11 @@ use std::io::Read;
 
 use osupdate_core::oci::{
     BlobDescriptor, ContentDigest, ImageArchive, ImageArchiveError, ImageDirectory, ImageDirectoryError, ImageSource,
-    LayerBytes, Layout, LayoutError, Platform, SourceError,
+    LayerBytes, Layout, LayoutError, Platform, RemoteSource, SourceError,
 };
 use thiserror::Error;
 
+pub use limits::TransferLimits;
 use proxy::{ProxyError, ProxyImage};
 pub use reference::ImageReference;
 use registry::{RegistryError, RegistryImage, RegistryOptions};
@@ -23,6 +25,8 @@ pub struct SourceOptions {
     pub plain_http: bool,
     /// Which image is taken of one for several platforms; `None`: the one for this machine.
     pub platform: Option<Platform>,
+    /// How fast and how much is fetched, if it is a registry.
+    pub limits: TransferLimits,
 }
 
 /// Why a source cannot be opened or asked.
@@ -69,8 +73,8 @@ pub fn open_source(reference: &ImageReference, options: &SourceOptions) -> Resul
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     match reference {
         ImageReference::Registry(reference) => {
-            let plain_http = options.plain_http;
-            let options = RegistryOptions { plain_http, platform, ..RegistryOptions::default() };
+            let SourceOptions { plain_http, limits, .. } = *options;
+            let options = RegistryOptions { plain_http, platform, limits, ..RegistryOptions::default() };
             Ok(Source::Registry(Box::new(RegistryImage::new(reference, &options)?)))
         }
         ImageReference::OciLayout(reference) => {
@@ -117,5 +121,9 @@ impl ImageSource for Source {
 
     fn layer(&self, descriptor: &BlobDescriptor, diff_id: &ContentDigest) -> Result<LayerBytes<'_>, SourceError> {
         self.image().layer(descriptor, diff_id)
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        self.image().remote()
     }
 }

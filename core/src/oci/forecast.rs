@@ -91,7 +91,9 @@ impl Offer<'_> {
                 continue;
             }
             let sum = if matches!(layer, Layer::Missing) { &mut missing_bytes } else { &mut unproven_bytes };
-            *sum = sum.saturating_add(descriptor.size);
+            // What has arrived in a pull that was interrupted is not fetched again.
+            let arrived = repository.partial_blob_bytes(&descriptor.digest.to_string())?;
+            *sum = sum.saturating_add(descriptor.size.saturating_sub(arrived));
         }
         if !complete {
             let at_most = Some(missing_bytes.saturating_add(unproven_bytes));

@@ -7,6 +7,8 @@ use osupdate_deploy::install::{self, DiskError, FileSystem, InstallError, Option
 use osupdate_deploy::prepare::Source;
 use serde::Serialize;
 
+use super::transfer::TransferRate;
+use crate::byte_size;
 use crate::cli::Context;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
@@ -55,7 +57,7 @@ struct ToDisk {
     filesystem: RootType,
 
     /// Size of the EFI system partition: bytes, or a number with K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = byte_size::parse)]
     esp_size: u64,
 
     /// Kernel argument of this machine; can be given several times
@@ -69,6 +71,9 @@ struct ToDisk {
     /// Overwrite what is on the disk
     #[arg(long)]
     wipe: bool,
+
+    #[command(flatten)]
+    transfer: TransferRate,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -117,7 +122,11 @@ impl ToDisk {
             wipe: self.wipe,
         };
         let open = || {
-            let options = SourceOptions { plain_http: self.plain_http, ..SourceOptions::default() };
+            let options = SourceOptions {
+                plain_http: self.plain_http,
+                limits: self.transfer.limits(),
+                ..SourceOptions::default()
+            };
             open_source(&source, &options).map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
         };
         let installed = match install::to_disk(open, &options, &*context.observer) {
@@ -161,19 +170,6 @@ fn hint(err: &InstallError) -> Option<&'static str> {
     })
 }
 
-/// Parses a size: bytes, or a number with K, M or G for powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let error = || format!("{text:?} is not a size; write bytes, or a number with K, M or G");
-    let (number, shift) = match text.char_indices().next_back() {
-        Some((at, 'K')) => (&text[..at], 10),
-        Some((at, 'M')) => (&text[..at], 20),
-        Some((at, 'G')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    let number: u64 = number.parse().map_err(|_| error())?;
-    number.checked_mul(1 << shift).ok_or_else(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,15 +187,5 @@ mod tests {
             serde_json::to_string(&report).unwrap(),
             r#"{"disk":"/dev/vda","deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null}"#
         );
-    }
-
-    #[test]
-    fn sizes_are_bytes_or_have_a_unit() {
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("1G"), Ok(1 << 30));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        for text in ["", "G", "1T", "-1M", "1.5G", "99999999999G", "1é"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
     }
 }

@@ -6,6 +6,7 @@ use osupdate_deploy::prepare::Source;
 use osupdate_deploy::stage::{self, Request};
 
 use super::repository_path::LockTimeout;
+use super::transfer::Transfer;
 use super::upgrade::{failed, finish, patience, report};
 use crate::cli::Context;
 use crate::completion;
@@ -39,6 +40,9 @@ pub struct Args {
     wait: bool,
 
     #[command(flatten)]
+    transfer: Transfer,
+
+    #[command(flatten)]
     lock: LockTimeout,
 }
 
@@ -51,8 +55,9 @@ impl Args {
         // An origin must mean the same later and from everywhere.
         let reference = self.reference.absolute()?;
         let source = Source { reference: reference.to_string(), plain_http: self.plain_http };
-        let image =
-            open_source(&reference, &SourceOptions { plain_http: self.plain_http, ..SourceOptions::default() })?;
+        let options =
+            SourceOptions { plain_http: self.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
+        let image = open_source(&reference, &options)?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {reference}")))?;
         // Who names an image wants it, whatever happened before.

@@ -12,8 +12,10 @@ use osupdate_deploy::sysroot::Patience;
 use serde::Serialize;
 
 use super::repository_path::LockTimeout;
+use super::transfer::Transfer;
 use crate::cli::Context;
 use crate::exit::Outcome;
+use crate::metered;
 use crate::system::{self, System};
 use crate::transport::{ImageReference, SourceOptions, open_source};
 
@@ -39,6 +41,13 @@ pub struct Args {
     #[arg(long)]
     wait: bool,
 
+    /// Do nothing while the network connection is metered, as NetworkManager sees it
+    #[arg(long)]
+    if_unmetered: bool,
+
+    #[command(flatten)]
+    transfer: Transfer,
+
     #[command(flatten)]
     lock: LockTimeout,
 }
@@ -49,13 +58,21 @@ impl Args {
         if self.check {
             return check::run(self.lock, context);
         }
+        if self.if_unmetered && metered::is_metered() {
+            let report = SkippedReport { state: "metered", reboot_needed: false };
+            context
+                .output
+                .write(&report, |out| writeln!(out, "Nothing is done: the network connection is metered."))?;
+            return Ok(Outcome::Done);
+        }
         let system = System::open(context, patience(self.wait), self.lock, "osupdate upgrade")?;
         let machine = system.machine(&*context.observer);
         let survey = cleanup::repair(&machine)?;
         let source = stage::origin(&survey.model)?;
         let reference: ImageReference = source.reference.parse()?;
-        let image =
-            open_source(&reference, &SourceOptions { plain_http: source.plain_http, ..SourceOptions::default() })?;
+        let options =
+            SourceOptions { plain_http: source.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
+        let image = open_source(&reference, &options)?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
         let staged = match stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false }) {
@@ -105,6 +122,13 @@ struct StagedReport {
     manifest_digest: String,
     image_version: Option<String>,
     removed: Vec<String>,
+}
+
+/// What `--json` prints if the command was not to run now; a contract.
+#[derive(Debug, Serialize)]
+struct SkippedReport {
+    state: &'static str,
+    reboot_needed: bool,
 }
 
 /// The state of an image in one stable word.

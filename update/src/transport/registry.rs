@@ -12,12 +12,14 @@ mod certificates;
 mod challenge;
 mod clients;
 mod complaint;
+mod content_range;
 mod credentials;
 mod endpoint;
 mod error;
 mod file_server;
 mod http;
 mod manifest;
+mod meter;
 mod proxy;
 mod registries;
 mod request;
@@ -26,16 +28,21 @@ mod retry;
 mod tls;
 
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use osupdate_core::Algorithm;
-use osupdate_core::oci::{BlobDescriptor, ContentDigest, ImageSource, MANIFEST_MAX_BYTES, Platform, SourceError};
+use osupdate_core::oci::{
+    BlobDescriptor, ContentDigest, ImageSource, MANIFEST_MAX_BYTES, Platform, RemoteSource, SourceError,
+};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderName};
 use serde::Deserialize;
 
+use super::limits::TransferLimits;
 use super::reference::RegistryReference;
 pub use auth::AuthError;
+use blob::Blob;
 pub use blob::BlobReader;
 pub use cause::Cause;
 pub use certificates::{CertificateDirectories, CertificatesError, PemProblem};
@@ -47,6 +54,8 @@ pub use error::RegistryError;
 pub(crate) use file_server::{FileContents, FileServer, FileServerError};
 use http::{Http, Request};
 use manifest::Kind;
+pub use meter::LimitReached;
+use meter::{Meter, Purpose};
 pub use proxy::ProxyError;
 pub use registries::{RegistriesError, RegistriesFiles};
 use response::Response;
@@ -78,6 +87,8 @@ pub struct RegistryOptions {
     pub document_timeout: Duration,
     /// Which image of a manifest list is taken.
     pub platform: Platform,
+    /// How fast and how much is fetched.
+    pub limits: TransferLimits,
 }
 
 impl Default for RegistryOptions {
@@ -92,6 +103,7 @@ impl Default for RegistryOptions {
             idle_timeout: Duration::from_secs(60),
             document_timeout: Duration::from_secs(120),
             platform: Platform::host(),
+            limits: TransferLimits::default(),
         }
     }
 }
@@ -102,6 +114,8 @@ pub struct RegistryImage {
     reference: RegistryReference,
     platform: Platform,
     http: Http,
+    limits: TransferLimits,
+    meter: Meter,
 }
 
 /// A manifest or manifest list as the registry has it, its digest verified.
@@ -114,7 +128,8 @@ impl RegistryImage {
     /// Prepares to fetch; nothing is sent yet.
     pub fn new(reference: &RegistryReference, options: &RegistryOptions) -> Result<Self, RegistryError> {
         let http = Http::new(reference, options)?;
-        Ok(Self { reference: reference.clone(), platform: options.platform.clone(), http })
+        let (limits, meter) = (options.limits, Meter::new(options.limits));
+        Ok(Self { reference: reference.clone(), platform: options.platform.clone(), http, limits, meter })
     }
 
     /// SHA-256 of the manifest of the image for this platform, without fetching more than the list that it is in.
@@ -136,10 +151,19 @@ impl RegistryImage {
         }
     }
 
-    /// Opens a blob; it has `size_bytes` according to the manifest.
+    /// Opens a blob; it has `size_bytes` according to the manifest. Does not count for [`TransferLimits::max_bytes`].
     pub fn blob(&self, digest: &ContentDigest, size_bytes: u64) -> Result<BlobReader<'_>, RegistryError> {
+        BlobReader::open(self.blob_for(Purpose::Document, digest, size_bytes), 0)
+    }
+
+    /// Opens a layer, or what comes from byte `offset` on.
+    pub fn layer(&self, digest: &ContentDigest, size_bytes: u64, offset: u64) -> Result<BlobReader<'_>, RegistryError> {
+        BlobReader::open(self.blob_for(Purpose::Layer, digest, size_bytes), offset)
+    }
+
+    fn blob_for(&self, purpose: Purpose, digest: &ContentDigest, size_bytes: u64) -> Blob<'_> {
         let image = format!("{}/{}", self.reference.host, self.reference.repository);
-        BlobReader::open(&self.http, &image, digest, size_bytes)
+        Blob { http: &self.http, meter: &self.meter, purpose, image, digest: *digest, size_bytes }
     }
 
     /// The image for this platform, if a list was fetched.
@@ -275,5 +299,20 @@ impl ImageSource for RegistryImage {
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
         let reader = self.blob(&descriptor.digest, descriptor.size).map_err(SourceError::new)?;
         Ok(Box::new(reader))
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        Some(self)
+    }
+}
+
+impl RemoteSource for RegistryImage {
+    fn blob_from(&self, descriptor: &BlobDescriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        let reader = self.layer(&descriptor.digest, descriptor.size, offset).map_err(SourceError::new)?;
+        Ok(Box::new(reader))
+    }
+
+    fn connections(&self) -> Option<NonZeroUsize> {
+        self.limits.connections
     }
 }

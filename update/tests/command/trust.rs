@@ -105,7 +105,8 @@ impl Lab {
     /// The manifest of what a reference stands for.
     fn manifest(&self, reference: &str) -> Vec<u8> {
         let source =
-            open_source(&reference.parse().unwrap(), &SourceOptions { plain_http: true, platform: None }).unwrap();
+            open_source(&reference.parse().unwrap(), &SourceOptions { plain_http: true, ..SourceOptions::default() })
+                .unwrap();
         source.manifest().unwrap()
     }
 
@@ -141,7 +142,7 @@ impl Lab {
     #[track_caller]
     fn ours(&self, reference: &str, policy: &Path) -> Result<Verdict, TrustError> {
         let reference: ImageReference = reference.parse().unwrap();
-        let source = open_source(&reference, &SourceOptions { plain_http: true, platform: None }).unwrap();
+        let source = open_source(&reference, &SourceOptions { plain_http: true, ..SourceOptions::default() }).unwrap();
         let policy = Policy::load(&self.paths(policy)).unwrap();
         policy.check(&reference, &source, &source.manifest().unwrap())
     }

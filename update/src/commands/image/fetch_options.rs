@@ -19,7 +19,7 @@ pub(super) struct FetchOptions {
 
 impl FetchOptions {
     pub(super) fn source_options(&self) -> SourceOptions {
-        SourceOptions { plain_http: self.plain_http, platform: self.platform.clone() }
+        SourceOptions { plain_http: self.plain_http, platform: self.platform.clone(), ..SourceOptions::default() }
     }
 
     /// The platform that the image must be for.

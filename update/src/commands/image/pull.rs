@@ -12,10 +12,11 @@ use super::fetch_options::FetchOptions;
 use super::{artifact_summary, or_none, summary, version};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::commands::transfer::Transfer;
 use crate::commands::trust_options::TrustOptions;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
-use crate::transport::{ImageReference, open_source};
+use crate::transport::{ImageReference, SourceOptions, open_source};
 use crate::trust::Verdict;
 
 /// Fetch an image into the repository and verify it
@@ -71,6 +72,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     trust: TrustOptions,
+
+    #[command(flatten)]
+    transfer: Transfer,
 }
 
 /// Which extended attributes stay in an image.
@@ -97,7 +101,8 @@ impl Args {
         let doing = || format!("cannot pull {reference}");
         let repository = repository.open_for_change()?;
         let policy = self.trust.load().with_context(doing)?;
-        let origin = open_source(&reference, &self.fetch.source_options()).with_context(doing)?;
+        let options = SourceOptions { limits: self.transfer.limits(), ..self.fetch.source_options() };
+        let origin = open_source(&reference, &options).with_context(doing)?;
         let tag = self.tag.unwrap_or_else(|| reference.to_string());
         let source = FetchedManifest::fetch(&origin).map_err(PullError::FetchManifest).with_context(doing)?;
         let verdict = policy.check(&reference, &origin, source.bytes()).with_context(doing)?;

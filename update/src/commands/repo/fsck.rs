@@ -197,10 +197,8 @@ impl Source {
             return Ok(Self::Repository(Box::new(Repository::open(path)?)));
         }
         let reference: ImageReference = source.parse()?;
-        Ok(Self::Image(Box::new(transport::open_source(
-            &reference,
-            &SourceOptions { plain_http, ..SourceOptions::default() },
-        )?)))
+        let options = SourceOptions { plain_http, ..SourceOptions::default() };
+        Ok(Self::Image(Box::new(transport::open_source(&reference, &options)?)))
     }
 
     fn repair(&self, repository: &Repository, checked: &FsckReport, context: &Context) -> anyhow::Result<()> {

@@ -1,60 +1,146 @@
 //! Blobs, streamed; a stream that breaks is continued where it ended.
+//!
+//! What counts is the digest, which is verified by whoever reads the blob. So answers are put together whatever servers they
+//! come from and whatever their `ETag` says: copies of one blob have different ones. But an answer whose range or size
+//! is not what was asked for is not taken for the rest.
 
 use std::fmt::Display;
 use std::io::{self, Read};
 
 use osupdate_core::oci::ContentDigest;
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_RANGE;
+use reqwest::header::CONTENT_LENGTH;
 
 use super::cause::Cause;
+use super::content_range::ContentRange;
+use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::http::{Http, Request};
+use super::meter::{Meter, Purpose};
 use super::response::Response;
 
-/// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it.
+/// A connection that brought so much before it broke was worth it: patience begins anew. So a large blob arrives over a line
+/// that breaks every minute, and a server that sends single bytes is given up on.
+const PROGRESS_BYTES: u64 = 64 << 10;
+
+/// A blob in a registry, and how it is fetched.
+#[derive(Debug)]
+pub(super) struct Blob<'a> {
+    pub(super) http: &'a Http,
+    pub(super) meter: &'a Meter,
+    pub(super) purpose: Purpose,
+    /// The image that it belongs to, for people.
+    pub(super) image: String,
+    pub(super) digest: ContentDigest,
+    /// According to the manifest.
+    pub(super) size_bytes: u64,
+}
+
+/// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it. Ends after as
+/// many bytes as the manifest states, whatever else is sent.
 #[derive(Debug)]
 pub struct BlobReader<'a> {
-    http: &'a Http,
-    path: String,
+    blob: Blob<'a>,
     what: String,
-    size_bytes: u64,
     response: Response,
-    /// Bytes given to our user.
+    /// Bytes that our user has.
     position: u64,
     /// Bytes of the response that our user has already.
     skip_bytes: u64,
-    attempts: u32,
+    /// Where the response began to be of use.
+    began_at: u64,
+    /// Connections in a row that broke before they were worth it.
+    failures: u32,
+}
+
+/// An answer, and how many of its bytes are known already.
+struct Answer {
+    response: Response,
+    skip_bytes: u64,
+}
+
+impl Blob<'_> {
+    fn what(&self) -> String {
+        format!("blob {} of {}", self.digest, self.image)
+    }
+
+    /// Requests the blob from a byte on, from each place that may have it.
+    fn get_from(&self, position: u64) -> Result<Answer, RegistryError> {
+        let what = self.what();
+        self.http.try_each(&what, |endpoint| self.get_from_place(endpoint, position, &what))
+    }
+
+    /// Where the server cannot send parts, the answer begins at the beginning.
+    fn get_from_place(&self, endpoint: &Endpoint, position: u64, what: &str) -> Result<Answer, RegistryError> {
+        let path = format!("blobs/{}", self.digest);
+        let get = |from_byte| endpoint.get(Request { path: &path, accept: None, from_byte, what });
+        let check_size = |stated_bytes: Option<u64>| match stated_bytes {
+            Some(stated_bytes) if stated_bytes != self.size_bytes => Err(RegistryError::BlobSize {
+                host: endpoint.host().to_owned(),
+                what: what.to_owned(),
+                stated_bytes,
+                size_bytes: self.size_bytes,
+            }),
+            _ => Ok(()),
+        };
+        if position > 0 {
+            let response = get(position)?;
+            let range = ContentRange::of(response.headers());
+            let problem = match response.status() {
+                StatusCode::PARTIAL_CONTENT => {
+                    check_size(range.and_then(|range| range.size_bytes))?;
+                    if range.is_some_and(|range| range.start == Some(position)) {
+                        return Ok(Answer { response, skip_bytes: 0 });
+                    }
+                    "sends another part than was asked for"
+                }
+                StatusCode::OK => "sends no parts of blobs",
+                StatusCode::RANGE_NOT_SATISFIABLE => {
+                    check_size(range.and_then(|range| range.size_bytes))?;
+                    "says that there is no such part"
+                }
+                _ => return Err(endpoint.refused(response, what)),
+            };
+            tracing::warn!("registry {} {problem}, so {what} is fetched from its beginning again", endpoint.host());
+            if response.status() == StatusCode::OK {
+                check_size(content_length(&response))?;
+                return Ok(Answer { response, skip_bytes: position });
+            }
+        }
+        let response = get(0)?;
+        if response.status() != StatusCode::OK {
+            return Err(endpoint.refused(response, what));
+        }
+        check_size(content_length(&response))?;
+        Ok(Answer { response, skip_bytes: position })
+    }
 }
 
 impl<'a> BlobReader<'a> {
-    pub(super) fn open(
-        http: &'a Http,
-        image: &str,
-        digest: &ContentDigest,
-        size_bytes: u64,
-    ) -> Result<Self, RegistryError> {
-        let path = format!("blobs/{digest}");
-        let what = format!("blob {digest} of {image}");
-        let (response, skip_bytes) = get_from(http, &path, &what, 0)?;
-        Ok(Self { http, path, what, size_bytes, response, position: 0, skip_bytes, attempts: 1 })
+    /// Requests a blob from byte `position` on.
+    pub(super) fn open(blob: Blob<'a>, position: u64) -> Result<Self, RegistryError> {
+        let Answer { response, skip_bytes } = blob.get_from(position)?;
+        let what = blob.what();
+        Ok(Self { blob, what, response, position, skip_bytes, began_at: position, failures: 0 })
     }
 
-    /// Asks for the rest of the blob after `problem`; once there is no attempt left, `error` is final.
+    /// Asks for the rest of the blob after `problem`; once patience has ended, `error` is final.
     fn reconnect(&mut self, problem: &dyn Display, error: impl FnOnce(&Self) -> RegistryError) -> io::Result<()> {
-        let (position, size) = (self.position, self.size_bytes);
-        let host = self.http.host();
-        tracing::warn!("registry {host}: {} broke off at byte {position} of {size} ({problem})", self.what);
-        while self.attempts < self.http.retry.attempts {
-            self.attempts += 1;
-            self.http.retry.wait(self.attempts, None);
-            match get_from(self.http, &self.path, &self.what, position) {
-                Ok((response, skip_bytes)) => {
-                    (self.response, self.skip_bytes) = (response, skip_bytes);
+        let (position, size, http) = (self.position, self.blob.size_bytes, self.blob.http);
+        tracing::warn!("registry {}: {} broke off at byte {position} of {size} ({problem})", http.host(), self.what);
+        if position - self.began_at >= PROGRESS_BYTES {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        while self.failures < http.retry.attempts {
+            http.retry.wait(self.failures + 1, None);
+            match self.blob.get_from(position) {
+                Ok(Answer { response, skip_bytes }) => {
+                    (self.response, self.skip_bytes, self.began_at) = (response, skip_bytes, position);
                     return Ok(());
                 }
                 // It was there a moment ago: perhaps it restarts.
-                Err(RegistryError::Unreachable { .. } | RegistryError::Places { .. }) => {}
+                Err(RegistryError::Unreachable { .. } | RegistryError::Places { .. }) => self.failures += 1,
                 Err(other) => return Err(other.into()),
             }
         }
@@ -62,34 +148,38 @@ impl<'a> BlobReader<'a> {
     }
 
     fn truncated(&self) -> RegistryError {
-        RegistryError::Truncated { what: self.what.clone(), got_bytes: self.position, size_bytes: self.size_bytes }
+        RegistryError::Truncated { what: self.what.clone(), got_bytes: self.position, size_bytes: self.blob.size_bytes }
     }
 }
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
         loop {
-            match self.response.read(buffer) {
-                Ok(0) if self.position >= self.size_bytes => return Ok(0),
+            let left = match self.skip_bytes {
+                0 => self.blob.size_bytes.saturating_sub(self.position),
+                skip => skip,
+            };
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if wanted == 0 {
+                return Ok(0);
+            }
+            let Blob { meter, purpose, .. } = self.blob;
+            let reserved = meter.reserve(wanted, purpose).map_err(io::Error::other)?;
+            let result = self.response.read(&mut buffer[..reserved]);
+            meter.settle(reserved, *result.as_ref().unwrap_or(&0), purpose);
+            match result {
                 Ok(0) => self.reconnect(&"end of stream", Self::truncated)?,
+                Ok(n) if self.skip_bytes > 0 => self.skip_bytes -= n as u64,
                 Ok(n) => {
-                    let skipped = n.min(usize::try_from(self.skip_bytes).unwrap_or(usize::MAX));
-                    self.skip_bytes -= skipped as u64;
-                    if skipped < n {
-                        buffer.copy_within(skipped..n, 0);
-                        self.position += (n - skipped) as u64;
-                        return Ok(n - skipped);
-                    }
+                    self.position += n as u64;
+                    return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     let source = Cause::of(&error);
                     let problem = source.to_string();
                     self.reconnect(&problem, |this| RegistryError::Connection {
-                        host: this.http.host().to_owned(),
+                        host: this.blob.http.host().to_owned(),
                         what: this.what.clone(),
                         source,
                     })?;
@@ -99,20 +189,6 @@ impl Read for BlobReader<'_> {
     }
 }
 
-/// Requests a blob from byte `position` on; also tells how many bytes to pass over, because the server does not know
-/// ranges and begins again.
-fn get_from(http: &Http, path: &str, what: &str, position: u64) -> Result<(Response, u64), RegistryError> {
-    let response = http.get(Request { path, accept: None, from_byte: position, what })?;
-    match response.status() {
-        StatusCode::OK => Ok((response, position)),
-        StatusCode::PARTIAL_CONTENT if position > 0 && starts_at(&response, position) => Ok((response, 0)),
-        _ => Err(http.refused(response, what)),
-    }
-}
-
-/// Whether `Content-Range: bytes START-END/SIZE` begins at `position`.
-fn starts_at(response: &Response, position: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| range.strip_prefix("bytes ")).and_then(|range| range.split_once('-'));
-    start.is_some_and(|(start, _)| start.trim().parse() == Ok(position))
+fn content_length(response: &Response) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }

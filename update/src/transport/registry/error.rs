@@ -136,6 +136,18 @@ pub enum RegistryError {
         /// Bytes that the manifest states.
         size_bytes: u64,
     },
+    /// A blob is not the one that the manifest names.
+    #[error("registry {host} says that {what} has {stated_bytes} bytes, the manifest states {size_bytes}")]
+    BlobSize {
+        /// The registry.
+        host: String,
+        /// The blob.
+        what: String,
+        /// Bytes that the registry states.
+        stated_bytes: u64,
+        /// Bytes that the manifest states.
+        size_bytes: u64,
+    },
     /// The host answers, but not as a registry does.
     #[error("{host} is not a container registry: it answered {status} to {what}")]
     NotARegistry {
@@ -305,7 +317,7 @@ impl RegistryError {
             Self::Truncated { .. } | Self::Connection { .. } => {
                 "run the command again; what is already here is not fetched again".to_owned()
             }
-            Self::ManifestDigest { .. } => {
+            Self::ManifestDigest { .. } | Self::BlobSize { .. } => {
                 "the registry, or a proxy before it, is faulty or not to be trusted".to_owned()
             }
             Self::Client(_)

@@ -6,15 +6,13 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use reqwest::StatusCode;
-
 use super::super::reference::RegistryReference;
 use super::RegistryOptions;
 use super::clients::Settings;
 use super::endpoint::Endpoint;
 use super::error::{self, RegistryError};
 use super::proxy::Proxies;
-use super::response::{Patience, Response};
+use super::response::Patience;
 use super::retry::Retry;
 
 /// Attempts for a place if there is another one.
@@ -85,19 +83,6 @@ impl Http {
         &self.endpoints[self.preferred.load(Ordering::Relaxed)]
     }
 
-    /// Sends a request to each place until one has what is asked for: the answer is a success, or says that there is no such
-    /// range. Where there is one place only, its answer is returned whatever its status, but never with 401.
-    pub(super) fn get(&self, request: Request<'_>) -> Result<Response, RegistryError> {
-        self.try_each(request.what, |endpoint| {
-            let response = endpoint.get(request)?;
-            let delivers = response.status().is_success() || response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
-            match delivers || self.endpoints.len() == 1 {
-                true => Ok(response),
-                false => Err(endpoint.refused(response, request.what)),
-            }
-        })
-    }
-
     /// Does something with each place until it succeeds. Failures are logged if there is another place, and are all in the
     /// error if there is none left.
     pub(super) fn try_each<T>(
@@ -127,11 +112,6 @@ impl Http {
             }
         }
         Err(RegistryError::Places { image: self.image.clone(), what: what.to_owned(), failures })
-    }
-
-    /// The error for an answer that is not what was asked for.
-    pub(super) fn refused(&self, response: Response, what: &str) -> RegistryError {
-        self.first().refused(response, what)
     }
 }
 
