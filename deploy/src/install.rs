@@ -5,38 +5,41 @@
 //! mounted where others could see it, and nothing of the machine that installs is copied.
 
 mod disk;
+mod error;
 mod file_system;
 mod partition;
 mod size;
 mod var;
 
 use std::error::Error;
-use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use osupdate_core::Algorithm;
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::oci::{ImageSource, Offer, Platform, PullError, PullOptions, pull};
-use osupdate_core::repository::{InitError, OpenError as RepositoryError, Repository, Verity};
+use osupdate_core::oci::{ImageSource, Offer, Platform, PullOptions, pull};
+use osupdate_core::repository::{Repository, Verity};
 use osupdate_efi::mounted::Access;
 use osupdate_record::{DeploymentId, paths};
-use thiserror::Error;
 
 use crate::boot::{BootError, BootPartition};
-use crate::change::{self, ChangeError};
+use crate::change;
 use crate::directory::Directory;
 use crate::kargs;
 use crate::machine::Machine;
-use crate::prepare::{PrepareError, Prepared, Source};
-use crate::state::{self, StateError};
-use crate::sysroot::{LockError, Patience, Sysroot};
-use crate::tool::ToolError;
+use crate::prepare::{Prepared, Source};
+use crate::state;
+use crate::sysroot::{Patience, Sysroot};
+use crate::trust::Accepted;
 
 pub use disk::{Disk, DiskError};
+pub use error::{Done, InstallError, StepError};
 pub use file_system::FileSystem;
 pub use size::SizeError;
 pub use var::VarError;
+
+/// What says on a machine by whom its images must be signed.
+const POLICY: &str = "etc/containers/policy.json";
 
 /// The sequence number of the first deployment.
 const FIRST_SEQUENCE: u64 = 1;
@@ -57,7 +60,7 @@ pub enum RootMount {
 pub struct Options {
     /// The whole disk.
     pub disk: PathBuf,
-    /// Origin of later updates.
+    /// Origin of later updates. Its requirement is the one that the image is accepted with.
     pub origin: Source,
     /// Type of the root file system.
     pub file_system: FileSystem,
@@ -80,152 +83,13 @@ pub struct Installed {
     pub record: osupdate_record::Deployment,
 }
 
-/// Why nothing was installed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum InstallError {
-    /// Privileges are needed.
-    #[error("installing needs root privileges")]
-    NotRoot,
-    /// Images are not bootable on this architecture.
-    #[error("installing on {architecture} is not supported")]
-    Architecture {
-        /// The architecture.
-        architecture: &'static str,
-    },
-    /// A kernel argument cannot be used.
-    #[error("{argument:?} cannot be a kernel argument here")]
-    KernelArgument {
-        /// The argument.
-        argument: String,
-    },
-    /// The disk cannot be used.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The image cannot be reached at all.
-    #[error("cannot open the image {reference}")]
-    Open {
-        /// The image.
-        reference: String,
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The image cannot be examined at its origin.
-    #[error("cannot examine the image {reference}")]
-    Offer {
-        /// The image.
-        reference: String,
-        /// Why.
-        #[source]
-        source: Box<PullError>,
-    },
-    /// The image does not fit.
-    #[error("cannot install to {}", disk.display())]
-    Size {
-        /// The disk.
-        disk: PathBuf,
-        /// Why.
-        #[source]
-        source: SizeError,
-    },
-    /// It failed after the disk was touched.
-    #[error("installing to {} failed after {done}; the disk does not boot", disk.display())]
-    Begun {
-        /// The disk.
-        disk: PathBuf,
-        /// What was done to it.
-        done: Done,
-        /// Why.
-        #[source]
-        source: Box<StepError>,
-    },
-}
-
-/// How far an installation came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Done {
-    /// The partition table may have been written.
-    Partitioning,
-    /// There is a new partition table.
-    Partitioned,
-    /// There are new file systems.
-    Formatted,
-    /// The image is in the repository.
-    Pulled,
-}
-
-impl std::fmt::Display for Done {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Partitioning => "partitioning was begun",
-            Self::Partitioned => "it was partitioned",
-            Self::Formatted => "it was partitioned and formatted",
-            Self::Pulled => "the image was pulled onto it",
-        })
-    }
-}
-
-/// Why an installation that had begun failed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StepError {
-    /// A program of the system failed.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// The new partitions cannot be used.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// A new file system cannot be mounted.
-    #[error("cannot mount {}", path.display())]
-    Mount {
-        /// The partition.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The new file systems cannot be written to or synced.
-    #[error("cannot write to the new file system")]
-    Write(#[source] io::Error),
-    /// The repository cannot be made.
-    #[error("cannot make the repository")]
-    Init(#[from] InitError),
-    /// The repository cannot be opened.
-    #[error("cannot open the new repository")]
-    Open(#[from] RepositoryError),
-    /// The image cannot be pulled.
-    #[error("cannot pull the image")]
-    Pull(#[from] PullError),
-    /// The image cannot be deployed.
-    #[error("cannot deploy the image")]
-    Prepare(#[from] PrepareError),
-    /// /var cannot be filled.
-    #[error(transparent)]
-    Var(#[from] VarError),
-    /// The state cannot be written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The new root cannot be locked.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The boot loader cannot be installed.
-    #[error("cannot install the boot loader")]
-    Loader(#[source] crate::loader::LoaderError),
-    /// The deployment cannot be made.
-    #[error("cannot make the deployment")]
-    Change(#[from] ChangeError),
-    /// The boot partition cannot be used.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-}
-
 /// Installs an image onto a whole disk.
 ///
-/// `open` opens the image at its origin; it is called when the disk was found usable.
+/// `open` opens the image at its origin; it is called when the disk was found usable. `accept` then tells whether this image
+/// may be installed, and what is required of its successors.
 pub fn to_disk<S: ImageSource>(
     open: impl FnOnce() -> Result<S, Box<dyn Error + Send + Sync>>,
+    accept: impl FnOnce(&S, &Offer<'_>) -> Result<Accepted, Box<dyn Error + Send + Sync>>,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Installed, InstallError> {
@@ -243,11 +107,13 @@ pub fn to_disk<S: ImageSource>(
     let source = open().map_err(|source| InstallError::Open { reference: reference(), source })?;
     let offer = Offer::fetch(&source, &Platform::host())
         .map_err(|source| InstallError::Offer { reference: reference(), source: Box::new(source) })?;
+    let accepted =
+        accept(&source, &offer).map_err(|source| InstallError::Refused { reference: reference(), source })?;
     size::check(disk.size_bytes(), options.esp_bytes, offer.layer_bytes())
         .map_err(|source| InstallError::Size { disk: options.disk.clone(), source })?;
 
     let mut done = Done::Partitioning;
-    write(&mut disk, root_type, &offer, options, observer, &mut done).map_err(|source| InstallError::Begun {
+    write(&mut disk, root_type, &offer, &accepted, options, observer, &mut done).map_err(|source| InstallError::Begun {
         disk: options.disk.clone(),
         done,
         source: Box::new(source),
@@ -259,6 +125,7 @@ fn write(
     disk: &mut Disk,
     root_type: &str,
     offer: &Offer<'_>,
+    accepted: &Accepted,
     options: &Options,
     observer: &dyn Observer,
     done: &mut Done,
@@ -294,7 +161,14 @@ fn write(
     state::prepare(&directory)?;
     let var = directory.directory(paths::VAR).map_err(StepError::Write)?;
     var::populate(&repository, &prepared.tree, &var)?;
-    let record = prepared.record(&image, &options.origin, FIRST_SEQUENCE, root_arguments(options, &uuid), None);
+    if accepted.requirement.refuses_unsigned() && prepared.tree.follow_to_file(POLICY).is_none() {
+        observer.event(Event::Warning(&format!(
+            "the image has no /{POLICY} that names the key it is signed with: upgrades will be refused until the machine has one"
+        )));
+    }
+    let origin = Source { requirement: Some(accepted.requirement.clone()), ..options.origin.clone() };
+    let arguments = root_arguments(options, &uuid);
+    let record = prepared.record(&image, &origin, &accepted.signatures, FIRST_SEQUENCE, arguments, None);
 
     let esp = osupdate_efi::Esp::new(esp_mount, format!("the ESP ({})", esp_partition.display()));
     crate::loader::install(&repository, &prepared.tree, &esp).map_err(StepError::Loader)?;
@@ -346,7 +220,7 @@ mod tests {
     fn options(root_mount: RootMount, arguments: &[&str]) -> Options {
         Options {
             disk: "/dev/null".into(),
-            origin: Source { reference: "oci:/x".to_owned(), plain_http: false },
+            origin: Source { reference: "oci:/x".to_owned(), plain_http: false, requirement: None },
             file_system: FileSystem::Ext4,
             esp_bytes: 1 << 30,
             kernel_arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -376,6 +250,7 @@ mod tests {
     fn device_that_is_no_disk_is_refused_before_anything() {
         let err = to_disk(
             || -> Result<Offer<'_>, _> { panic!("asked for the image") },
+            |_, _| panic!("looked at the image"),
             &options(RootMount::Uuid, &[]),
             &osupdate_core::observer::Silent,
         )

@@ -29,5 +29,6 @@ pub mod survey;
 pub mod sysroot;
 pub mod timestamp;
 pub mod tool;
+pub mod trust;
 
 pub use osupdate_record as record;

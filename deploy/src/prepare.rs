@@ -6,15 +6,14 @@ use osupdate_core::erofs;
 use osupdate_core::oci::StoredImage;
 use osupdate_core::repository::{ImageError, Repository};
 use osupdate_core::tree::Tree;
-use osupdate_record::{Boot, Deployment as Record, DeploymentId, Etc, Image, Origin, RECORD_VERSION};
+use osupdate_record::{
+    Boot, Deployment as Record, DeploymentId, Etc, Image, Origin, RECORD_VERSION, Requirement, Signature,
+};
 use thiserror::Error;
 
 use crate::boot::{BootError, kernel_digest};
 use crate::kargs::{self, KargsError};
 use crate::timestamp;
-
-/// Label of an image's version.
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
 
 /// Takes the counter off the entry of a boot that was good.
 const BLESS_BOOT: &str = "usr/lib/systemd/systemd-bless-boot";
@@ -84,12 +83,14 @@ pub struct Prepared {
 }
 
 /// Where an image came from, and where its successors will.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Reference as the user gave it.
     pub reference: String,
     /// The registry is spoken to without TLS.
     pub plain_http: bool,
+    /// What an image from there must be signed with; none: it was followed before there were requirements.
+    pub requirement: Option<Requirement>,
 }
 
 impl Prepared {
@@ -131,6 +132,7 @@ impl Prepared {
         &self,
         image: &StoredImage,
         source: &Source,
+        signatures: &[Signature],
         sequence: u64,
         arguments: Vec<String>,
         carry_from: Option<DeploymentId>,
@@ -140,8 +142,8 @@ impl Prepared {
             sequence,
             created: timestamp::now(),
             pinned: false,
-            image: self.image_record(image, source),
-            origin: Origin { plain_http: source.plain_http, ..Origin::default() },
+            image: self.image_record(image, source, signatures),
+            origin: source.origin(Origin::default()),
             boot: Boot {
                 digest: self.boot_digest.clone(),
                 kernel: self.kernel.version.clone(),
@@ -155,17 +157,25 @@ impl Prepared {
     }
 
     /// The `[image]` part of the record.
-    pub(crate) fn image_record(&self, image: &StoredImage, source: &Source) -> Image {
-        let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
-        let label = labels.and_then(|labels| labels.get(VERSION_LABEL)).filter(|label| !label.is_empty());
+    pub(crate) fn image_record(&self, image: &StoredImage, source: &Source, signatures: &[Signature]) -> Image {
+        let release = image.release();
         Image {
             reference: source.reference.clone(),
             manifest_digest: image.manifest_digest.to_string(),
             config_digest: image.config_digest.to_string(),
-            version: label.map(String::as_str).or(self.release.version()).map(one_line),
+            version: release.version.as_deref().or(self.release.version()).map(one_line),
             title: self.release.title().map(one_line),
+            expires: release.expires,
+            signatures: signatures.to_vec(),
             ..Image::default()
         }
+    }
+}
+
+impl Source {
+    /// The `[origin]` part of a record that is from now on for this source.
+    pub(crate) fn origin(&self, before: Origin) -> Origin {
+        Origin { plain_http: self.plain_http, requirement: self.requirement.clone(), ..before }
     }
 }
 

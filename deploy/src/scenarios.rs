@@ -3,6 +3,7 @@
 mod checks;
 mod computer;
 mod image;
+mod signed;
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,10 @@ const STEPS: [Step; 10] = [
     Step::KernelRemoved,
     Step::RecordRemoved,
 ];
+
+fn request(source: &Source, retry_failed: bool) -> Request {
+    Request { source: source.clone(), signatures: Vec::new(), retry_failed }
+}
 
 /// Steps that come before the commit point.
 fn before_commit(step: Step) -> bool {
@@ -270,12 +275,12 @@ fn same_contents_under_another_manifest_are_followed() {
 #[test]
 fn switching_to_the_running_image_follows_the_new_reference() {
     let computer = Computer::installed(&Image::new("1"));
-    let source = Source { reference: "docker://host/other:1".to_owned(), plain_http: true };
+    let source = Source { reference: "docker://host/other:1".to_owned(), plain_http: true, requirement: None };
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let image = Image::new("1");
         let offer = Offer::fetch(&image, &Platform::host()).unwrap();
-        stage::stage(machine, &survey, &offer, &Request { source: source.clone(), retry_failed: true }).unwrap();
+        stage::stage(machine, &survey, &offer, &request(&source, true)).unwrap();
         assert_eq!(stage::origin(&machine.survey().unwrap().model).unwrap(), source);
     });
 }
@@ -284,12 +289,12 @@ fn switching_to_the_running_image_follows_the_new_reference() {
 fn upgrade_follows_what_was_switched_to() {
     let computer = Computer::installed(&Image::new("1"));
     assert_eq!(stage::origin(&computer.model()).unwrap().reference, REFERENCE);
-    let switched = Source { reference: "docker://host/other:1".to_owned(), plain_http: true };
+    let switched = Source { reference: "docker://host/other:1".to_owned(), plain_http: true, requirement: None };
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let image = Image::new("2");
         let offer = Offer::fetch(&image, &Platform::host()).unwrap();
-        stage::stage(machine, &survey, &offer, &Request { source: switched.clone(), retry_failed: true }).unwrap();
+        stage::stage(machine, &survey, &offer, &request(&switched, true)).unwrap();
     });
     assert_eq!(stage::origin(&computer.model()).unwrap(), switched);
 }
@@ -303,8 +308,7 @@ fn what_was_looked_at_is_pulled_even_if_the_tag_moves() {
         let offer = Offer::fetch(&moving, &Platform::host()).unwrap();
         let check = checks::check(machine, &offer);
         assert_eq!((check.staging, check.cost.fetch_bytes), (Staging::New, Amount::exactly(offer.layer_bytes())));
-        let staged =
-            stage::stage(machine, &survey, &offer, &Request { source: source(), retry_failed: false }).unwrap();
+        let staged = stage::stage(machine, &survey, &offer, &request(&source(), false)).unwrap();
         assert_eq!(staged.record.image.version.as_deref(), Some("2"));
         assert_eq!(staged.record.image.manifest_digest, check.manifest_digest.to_string());
         let after = checks::check(machine, &offer);

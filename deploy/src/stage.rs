@@ -6,7 +6,7 @@
 use osupdate_core::observer::Event;
 use osupdate_core::oci::{Offer, PullError, PullOptions, pull};
 use osupdate_core::repository::FileError;
-use osupdate_record::{Deployment as Record, DeploymentId};
+use osupdate_record::{Deployment as Record, DeploymentId, Signature};
 use thiserror::Error;
 
 use crate::boot::{self, BootError};
@@ -19,6 +19,7 @@ use crate::preflight::{self, SpaceError};
 use crate::prepare::{PrepareError, Prepared, Source};
 use crate::state::{self, StateError};
 use crate::survey::Survey;
+use crate::trust;
 
 /// Why an image was not staged. The machine boots what it booted before.
 #[derive(Debug, Error)]
@@ -74,8 +75,10 @@ pub enum StageError {
 /// How to stage.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Where the image comes from; becomes the origin of the deployment.
+    /// Where the image comes from; becomes the origin of the deployment. What it requires, the image fulfils.
     pub source: Source,
+    /// The signatures of the offered manifest that were verified.
+    pub signatures: Vec<Signature>,
     /// Stage an image too that failed to boot on this machine before.
     pub retry_failed: bool,
 }
@@ -93,13 +96,21 @@ pub struct Staged {
     pub removed: Vec<DeploymentId>,
 }
 
-/// The image to follow: that of the staged deployment, else that of the running one.
+/// The deployment whose origin is followed: the staged one, else the running one.
 ///
 /// After a `switch` without a reboot, `upgrade` goes on with what was switched to.
+pub fn followed(model: &Model) -> Result<&Deployment, StageError> {
+    model.staged().or_else(|| model.booted()).ok_or(StageError::NotBooted)
+}
+
+/// The image to follow: that of the deployment which is [`followed`].
 pub fn origin(model: &Model) -> Result<Source, StageError> {
-    let deployment = model.staged().or_else(|| model.booted()).ok_or(StageError::NotBooted)?;
-    let Record { image, origin, .. } = &deployment.record;
-    Ok(Source { reference: image.reference.clone(), plain_http: origin.plain_http })
+    let Record { image, origin, .. } = &followed(model)?.record;
+    Ok(Source {
+        reference: image.reference.clone(),
+        plain_http: origin.plain_http,
+        requirement: origin.requirement.clone(),
+    })
 }
 
 /// The deployment of the offered manifest, if there is one.
@@ -123,7 +134,9 @@ pub fn stage(
     if let Some(deployment) = known(model, offer) {
         let staging = Staging::of(model, &deployment.id);
         if settled(staging, request) {
-            return finish(machine, model, deployment, staging, deployment.record.image.clone(), request);
+            let expires = offer.release().expires.clone();
+            let image = osupdate_record::Image { expires, ..deployment.record.image.clone() };
+            return finish(machine, model, deployment, staging, image, request);
         }
     }
     let missing_bytes = offer.missing_bytes(machine.repository).map_err(StageError::Compare)?;
@@ -142,7 +155,7 @@ pub fn stage(
     if let (true, Some(deployment)) = (settled(staging, request), model.get(id)) {
         // Another manifest with the same contents: from now on the deployment stands for it.
         change::keep_image(machine, id, &image).map_err(failed)?;
-        let image = prepared.image_record(&image, &request.source);
+        let image = prepared.image_record(&image, &request.source, &request.signatures);
         return finish(machine, model, deployment, staging, image, request);
     }
 
@@ -152,8 +165,8 @@ pub fn stage(
     machine.observer.event(Event::Step("writing the boot files and the boot entry"));
     change::keep_image(machine, id, &image).map_err(failed)?;
     let arguments = booted.record.boot.arguments.clone();
-    let mut record =
-        prepared.record(&image, &request.source, model.next_sequence(), arguments, Some(booted.id.clone()));
+    let (sequence, carry_from) = (model.next_sequence(), Some(booted.id.clone()));
+    let mut record = prepared.record(&image, &request.source, &request.signatures, sequence, arguments, carry_from);
     match model.get(id) {
         None => change::put_new(machine, id, &record, &prepared).map_err(failed)?,
         Some(deployment) => {
@@ -189,8 +202,9 @@ fn finish(
     let id = deployment.id.clone();
     let mut record = deployment.record.clone();
     if staging != Staging::Failed {
-        record.image = osupdate_record::Image { reference: request.source.reference.clone(), ..image };
-        record.origin.plain_http = request.source.plain_http;
+        let signatures = trust::recorded(&deployment.record.image.signatures, &request.signatures);
+        record.image = osupdate_record::Image { reference: request.source.reference.clone(), signatures, ..image };
+        record.origin = request.source.origin(record.origin);
     }
     if staging == Staging::KeepBooted {
         change::put_first(machine, model, deployment, record.clone(), Etc::Keep)

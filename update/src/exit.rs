@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
 
+use crate::admission::AdmissionError;
 use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
 use crate::transport::registry::{LimitReached, RegistryError};
@@ -160,7 +161,7 @@ pub fn message(error: &anyhow::Error) -> String {
 }
 
 /// The advice that belongs to one error of a chain.
-fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(hinted) = error.downcast_ref::<Hinted>() {
         return Some(hinted.hint.clone());
     }
@@ -180,6 +181,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         _ => {}
     }
     if let Some(error) = error.downcast_ref::<ProxyError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<AdmissionError>() {
         return error.hint();
     }
     let error = error.downcast_ref::<io::Error>()?;

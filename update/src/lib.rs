@@ -6,6 +6,7 @@
 #![doc = include_str!("../CLI.md")]
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod byte_size;
 pub mod cli;
 pub mod commands;

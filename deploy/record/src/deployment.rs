@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::Table;
 
-use crate::DeploymentId;
+use crate::{DeploymentId, Requirement, Signature};
 
 /// Version of the record's format.
 ///
@@ -57,17 +57,26 @@ pub struct Image {
     /// The OS for people: `PRETTY_NAME` of os-release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// When a newer image should have replaced it, as it says itself: RFC 3339. Never keeps it from booting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// The signatures that were verified; none: it was accepted without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<Signature>,
     /// Keys of a newer program.
     #[serde(flatten)]
     pub unknown: Table,
 }
 
-/// `[origin]`: what the user allowed when fetching the image; later fetches do the same.
+/// `[origin]`: what the user allowed or required when fetching the image; later fetches do the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// The registry is spoken to without TLS.
     #[serde(default)]
     pub plain_http: bool,
+    /// What an image must be signed with; none: the record is from before signatures were required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirement: Option<Requirement>,
     /// Keys of a newer program.
     #[serde(flatten)]
     pub unknown: Table,

@@ -9,6 +9,8 @@
 mod deployment;
 mod id;
 pub mod paths;
+mod trust;
 
 pub use deployment::{Boot, Deployment, Etc, Image, Origin, ParseError, RECORD_VERSION, WriteError};
 pub use id::{DeploymentId, ParseDeploymentIdError};
+pub use trust::{Needed, Requirement, Signature};

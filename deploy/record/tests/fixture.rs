@@ -1,9 +1,13 @@
 //! The written form of a record is a contract between releases: these tests pin it.
 
-use osupdate_record::{Boot, Deployment, Etc, Image, Origin, ParseError, RECORD_VERSION};
+use osupdate_record::{
+    Boot, Deployment, Etc, Image, Needed, Origin, ParseError, RECORD_VERSION, Requirement, Signature,
+};
 use toml::Table;
 
+/// As it was before signatures were recorded, and still is where there is nothing to record.
 const PINNED: &str = include_str!("deployment-v1.toml");
+const PINNED_SIGNED: &str = include_str!("deployment-v1-signed.toml");
 
 fn sample() -> Deployment {
     Deployment {
@@ -17,9 +21,11 @@ fn sample() -> Deployment {
             config_digest: format!("sha256:{}", "2".repeat(64)),
             version: Some("13.2".to_owned()),
             title: Some("Example OS 13".to_owned()),
+            expires: None,
+            signatures: Vec::new(),
             unknown: Table::new(),
         },
-        origin: Origin { plain_http: true, unknown: Table::new() },
+        origin: Origin { plain_http: true, requirement: None, unknown: Table::new() },
         boot: Boot {
             digest: "3".repeat(64),
             kernel: "6.12.57+deb13-amd64".to_owned(),
@@ -32,14 +38,39 @@ fn sample() -> Deployment {
     }
 }
 
+/// The same of a signed image that expires.
+fn signed_sample() -> Deployment {
+    let mut record = sample();
+    record.image.expires = Some("2027-01-01T00:00:00Z".to_owned());
+    record.image.signatures = vec![Signature {
+        kind: "openpgp".to_owned(),
+        key: "5".repeat(40),
+        key_file: Some("/usr/share/osupdate/keys/os.gpg".to_owned()),
+        signer: Some("Example OS <os@example.com>".to_owned()),
+        identity: Some("registry.example:5000/os:latest".to_owned()),
+        made: Some("2026-11-23T10:00:00Z".to_owned()),
+        verified: "2026-11-23T12:00:00Z".to_owned(),
+        unknown: Table::new(),
+    }];
+    record.origin.requirement = Some(Requirement {
+        signature: Needed::Required,
+        keys: vec!["5".repeat(40)],
+        since: "2026-11-20T12:00:00Z".to_owned(),
+        unknown: Table::new(),
+    });
+    record
+}
+
 #[test]
 fn written_form_is_the_pinned_one() {
     assert_eq!(sample().to_toml().unwrap(), PINNED);
+    assert_eq!(signed_sample().to_toml().unwrap(), PINNED_SIGNED);
 }
 
 #[test]
 fn pinned_form_is_read_back() {
     assert_eq!(Deployment::parse(PINNED).unwrap(), sample());
+    assert_eq!(Deployment::parse(PINNED_SIGNED).unwrap(), signed_sample());
 }
 
 #[test]

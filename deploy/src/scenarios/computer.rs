@@ -54,7 +54,7 @@ impl Computer {
             let stored = osupdate_core::oci::pull(machine.repository, image, &options, &Silent).unwrap();
             let prepared = Prepared::of_image(machine.repository, &stored).unwrap();
             let arguments = vec!["root=UUID=1".to_owned(), "rw".to_owned()];
-            let record = prepared.record(&stored, &source(), 1, arguments, None);
+            let record = prepared.record(&stored, &source(), &[], 1, arguments, None);
             change::keep_image(machine, &prepared.id, &stored).unwrap();
             change::put_new(machine, &prepared.id, &record, &prepared).unwrap();
         });
@@ -234,11 +234,11 @@ impl Computer {
 pub(super) fn upgrade(machine: &Machine<'_>, image: &Image, retry_failed: bool) -> Result<Staged, StageError> {
     let survey = cleanup::repair(machine)?;
     let offer = Offer::fetch(image, &Platform::host()).unwrap();
-    stage::stage(machine, &survey, &offer, &Request { source: source(), retry_failed })
+    stage::stage(machine, &survey, &offer, &Request { source: source(), signatures: Vec::new(), retry_failed })
 }
 
 pub(super) fn source() -> Source {
-    Source { reference: REFERENCE.to_owned(), plain_http: false }
+    Source { reference: REFERENCE.to_owned(), plain_http: false, requirement: None }
 }
 
 /// Names in a directory.

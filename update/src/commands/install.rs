@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum, ValueHint};
+use osupdate_core::oci::Offer;
 use osupdate_deploy::install::{self, DiskError, FileSystem, InstallError, Options, RootMount};
 use osupdate_deploy::prepare::Source;
 use serde::Serialize;
 
+use super::status::signed::{SignatureRow, signed_by};
 use super::transfer::TransferRate;
+use crate::admission::{self, Allowances, Candidate};
 use crate::byte_size;
 use crate::cli::Context;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
-use crate::transport::{ImageReference, SourceOptions, open_source};
+use crate::transport::{self, ImageReference, SourceOptions, open_source};
 
 /// Install an image
 #[derive(Debug, clap::Args)]
@@ -30,6 +33,9 @@ enum Command {
 ///
 /// Makes a partition table with an EFI system partition and a root, pulls the image into a repository there, and installs
 /// the image's systemd-boot with one boot entry. Image, disk and size are checked before anything is written.
+///
+/// The image must be signed, by a key that /etc/containers/policy.json of the machine that installs names. Upgrades are checked
+/// by the policy of the installed system.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -51,6 +57,9 @@ struct ToDisk {
     /// Speak to the registry without TLS, now and for later upgrades
     #[arg(long)]
     plain_http: bool,
+
+    #[command(flatten)]
+    allow: Allowances,
 
     /// Type of the root file system
     #[arg(long, value_enum, default_value_t = RootType::Ext4, value_name = "TYPE")]
@@ -90,6 +99,7 @@ struct Report {
     reference: String,
     manifest_digest: String,
     image_version: Option<String>,
+    signatures: Vec<SignatureRow>,
 }
 
 impl Args {
@@ -107,7 +117,7 @@ impl ToDisk {
         let origin = self.target_imgref.map_or_else(|| Ok(source.clone()), ImageReference::absolute)?;
         let options = Options {
             disk: self.disk,
-            origin: Source { reference: origin.to_string(), plain_http: self.plain_http },
+            origin: Source { reference: origin.to_string(), plain_http: self.plain_http, requirement: None },
             file_system: match self.filesystem {
                 RootType::Ext4 => FileSystem::Ext4,
                 RootType::Btrfs => FileSystem::Btrfs,
@@ -129,7 +139,12 @@ impl ToDisk {
             };
             open_source(&source, &options).map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
         };
-        let installed = match install::to_disk(open, &options, &*context.observer) {
+        let accept = |image: &transport::Source, offer: &Offer<'_>| {
+            let candidate = Candidate { reference: &source, source: image, offer };
+            admission::install(&candidate, self.allow, &*context.observer)
+                .map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
+        };
+        let installed = match install::to_disk(open, accept, &options, &*context.observer) {
             Ok(installed) => installed,
             Err(err) => {
                 let hint = hint(&err);
@@ -147,10 +162,17 @@ impl ToDisk {
             reference: image.reference,
             manifest_digest: image.manifest_digest,
             image_version: image.version,
+            signatures: image.signatures.iter().map(SignatureRow::new).collect(),
         };
         context.output.write(&report, |out| {
             let version = report.image_version.as_deref().unwrap_or("without a version");
-            writeln!(out, "Installed version {version} of {} on {}.", report.reference, report.disk.display())?;
+            let signed = signed_by(&report.signatures);
+            writeln!(
+                out,
+                "Installed version {version} of {}, {signed}, on {}.",
+                report.reference,
+                report.disk.display()
+            )?;
             writeln!(out, "Boot the machine from this disk to use it.")
         })?;
         Ok(Outcome::Done)
@@ -182,10 +204,11 @@ mod tests {
             reference: "oci:/x".to_owned(),
             manifest_digest: "sha256:0".to_owned(),
             image_version: None,
+            signatures: Vec::new(),
         };
         assert_eq!(
             serde_json::to_string(&report).unwrap(),
-            r#"{"disk":"/dev/vda","deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null}"#
+            r#"{"disk":"/dev/vda","deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null,"signatures":[]}"#
         );
     }
 }

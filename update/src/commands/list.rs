@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::status::Row;
+use super::status::signed::signers;
 use crate::cli::Context;
 use crate::exit::Outcome;
 use crate::output::table;
@@ -24,7 +25,7 @@ impl Args {
         let rows = survey.model.deployments().iter().map(|item| Row::new(&survey.model, item, booted.as_ref()));
         let listing = Listing { deployments: rows.collect() };
         context.output.write(&listing, |out| {
-            let mut rows = vec![["DEPLOYMENT", "VERSION", "IMAGE", "DIGEST", "ROLES"].map(str::to_owned)];
+            let mut rows = vec![["DEPLOYMENT", "VERSION", "IMAGE", "DIGEST", "SIGNED BY", "ROLES"].map(str::to_owned)];
             for Row { id, image, roles, .. } in &listing.deployments {
                 let digest = image.manifest_digest.strip_prefix("sha256:").unwrap_or(&image.manifest_digest);
                 rows.push([
@@ -32,6 +33,7 @@ impl Args {
                     image.version.clone().unwrap_or_default(),
                     image.reference.clone(),
                     digest.chars().take(12).collect(),
+                    signers(&image.signatures).unwrap_or_else(|| "NOBODY".to_owned()),
                     roles.join(", "),
                 ]);
             }

@@ -4,6 +4,7 @@ use osupdate_deploy::rollback::rollback;
 use serde::Serialize;
 
 use super::repository_path::LockTimeout;
+use super::status::signed::{SignatureRow, signed_by};
 use super::upgrade::patience;
 use crate::cli::Context;
 use crate::exit::Outcome;
@@ -32,6 +33,7 @@ pub struct Args {
 struct Report {
     next: String,
     image_version: Option<String>,
+    signatures: Vec<SignatureRow>,
     undone: bool,
     discarded: Option<String>,
     reboot_needed: bool,
@@ -47,6 +49,7 @@ impl Args {
         let report = Report {
             next: done.plan.target.to_string(),
             image_version,
+            signatures: done.record.image.signatures.iter().map(SignatureRow::new).collect(),
             undone: done.plan.undoes,
             discarded: done.plan.discards.as_ref().map(ToString::to_string),
             reboot_needed: !done.plan.undoes,
@@ -59,7 +62,10 @@ impl Args {
             }
             match done.plan.undoes {
                 true => writeln!(out, "The rollback is taken back: {name} ({id}), which runs, boots next."),
-                false => writeln!(out, "Next boot: {name} ({id}).\nReboot to use it."),
+                false => {
+                    let signed = signed_by(&report.signatures);
+                    writeln!(out, "Next boot: {name} ({id}), {signed}.\nReboot to use it.")
+                }
             }
         })?;
         if !done.removed.is_empty() {
@@ -81,13 +87,14 @@ mod tests {
         let report = Report {
             next: "a".to_owned(),
             image_version: Some("1".to_owned()),
+            signatures: Vec::new(),
             undone: false,
             discarded: None,
             reboot_needed: true,
         };
         assert_eq!(
             serde_json::to_string(&report).unwrap(),
-            r#"{"next":"a","image_version":"1","undone":false,"discarded":null,"reboot_needed":true}"#
+            r#"{"next":"a","image_version":"1","signatures":[],"undone":false,"discarded":null,"reboot_needed":true}"#
         );
     }
 }

@@ -4,9 +4,13 @@ use std::io::{self, Write};
 
 use osupdate_deploy::boot::preferred_by_loader;
 use osupdate_deploy::booted::Booted;
+use osupdate_deploy::freshness;
 use osupdate_deploy::model::{Damaged, Deployment, Model, Role};
 use osupdate_deploy::survey::Foreign;
+use osupdate_deploy::timestamp;
 use serde::Serialize;
+
+use self::signed::{RequirementRow, SignatureRow};
 
 use crate::cli::Context;
 use crate::exit::Outcome;
@@ -53,6 +57,7 @@ pub(super) struct Row {
     pub(super) id: String,
     pub(super) roles: Vec<&'static str>,
     pub(super) image: ImageRow,
+    requirement: Option<RequirementRow>,
     verified: Option<bool>,
     pinned: bool,
     booted_before: bool,
@@ -72,6 +77,8 @@ pub(super) struct ImageRow {
     pub(super) manifest_digest: String,
     pub(super) version: Option<String>,
     title: Option<String>,
+    expires: Option<String>,
+    pub(super) signatures: Vec<SignatureRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +105,10 @@ impl Row {
                 manifest_digest: record.image.manifest_digest.clone(),
                 version: record.image.version.clone(),
                 title: record.image.title.clone(),
+                expires: record.image.expires.clone(),
+                signatures: record.image.signatures.iter().map(SignatureRow::new).collect(),
             },
+            requirement: record.origin.requirement.as_ref().map(RequirementRow::new),
             // Only of the mounted root it is known whether the kernel checks it.
             verified: booted.filter(|booted| booted.id == *id).map(|booted| booted.verified),
             pinned: record.pinned,
@@ -130,6 +140,12 @@ impl Row {
             Some(true) => writeln!(out, "  verified    yes")?,
             Some(false) => writeln!(out, "  verified    NO: the kernel does not check this root file system")?,
             None => {}
+        }
+        signed::human(out, &self.image.signatures, self.requirement.as_ref())?;
+        if let Some(expires) = &self.image.expires {
+            let over = freshness::is_over(expires, timestamp::now_secs());
+            let note = if over { ": over; osupdate upgrade should have found a newer one" } else { "" };
+            writeln!(out, "  expires     {expires}{note}")?;
         }
         if self.roles.contains(&"bad") {
             writeln!(out, "  bad         the boot loader gave up on it after failed boots")?;
@@ -217,5 +233,6 @@ impl Report {
     }
 }
 
+pub(super) mod signed;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use osupdate_deploy::stage::{self, Request};
 use super::repository_path::LockTimeout;
 use super::transfer::Transfer;
 use super::upgrade::{failed, finish, patience, report};
+use crate::admission::{self, Allowances, Candidate};
 use crate::cli::Context;
 use crate::completion;
 use crate::exit::Outcome;
@@ -16,7 +17,8 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 
 /// Fetch another image, make it boot next, and follow it from then on
 ///
-/// /var and the local changes in /etc are kept, as with upgrade.
+/// /var and the local changes in /etc are kept, as with upgrade. The image must be signed, by a key that
+/// /etc/containers/policy.json names, and so must be those that follow.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,6 +32,9 @@ pub struct Args {
     /// Speak to the registry without TLS, now and for later upgrades
     #[arg(long)]
     plain_http: bool,
+
+    #[command(flatten)]
+    allow: Allowances,
 
     /// Reboot when done
     #[arg(long)]
@@ -54,18 +59,26 @@ impl Args {
         let survey = cleanup::repair(&machine)?;
         // An origin must mean the same later and from everywhere.
         let reference = self.reference.absolute()?;
-        let source = Source { reference: reference.to_string(), plain_http: self.plain_http };
         let options =
             SourceOptions { plain_http: self.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
         let image = open_source(&reference, &options)?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {reference}")))?;
+        let candidate = Candidate { reference: &reference, source: &image, offer: &offer };
+        let accepted = admission::switch(&candidate, machine.repository, &survey.model, self.allow, machine.observer)
+            .map_err(|err| anyhow::Error::new(err).context(format!("cannot switch to {reference}")))?;
+        let source = Source {
+            reference: reference.to_string(),
+            plain_http: self.plain_http,
+            requirement: Some(accepted.requirement),
+        };
         // Who names an image wants it, whatever happened before.
-        let staged = match stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: true }) {
+        let request = Request { source, signatures: accepted.signatures, retry_failed: true };
+        let staged = match stage::stage(&machine, &survey, &offer, &request) {
             Ok(staged) => staged,
             Err(error) => return Err(failed(context, system, error)),
         };
-        report(context, &staged)?;
+        report(context, &staged, None)?;
         finish(context, system, &staged, self.apply)
     }
 }

@@ -2,17 +2,21 @@
 
 mod check;
 
-use std::io;
+use std::io::{self, Write};
 
 use osupdate_core::oci::{Offer, Platform};
 use osupdate_deploy::cleanup;
+use osupdate_deploy::freshness::Expired;
 use osupdate_deploy::plan::Staging;
+use osupdate_deploy::prepare::Source;
 use osupdate_deploy::stage::{self, Request, StageError, Staged};
 use osupdate_deploy::sysroot::Patience;
 use serde::Serialize;
 
 use super::repository_path::LockTimeout;
+use super::status::signed::{SignatureRow, signed_by};
 use super::transfer::Transfer;
+use crate::admission::{self, Candidate, UpgradeAllowances};
 use crate::cli::Context;
 use crate::exit::Outcome;
 use crate::metered;
@@ -23,6 +27,9 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 ///
 /// The image comes from where the staged image came from, or else the booted one. The running system is not changed: the
 /// new image is used from the next boot on, with the local changes in /etc as they are then.
+///
+/// Where images are signed, only a signed one is accepted. One that is older than what the machine has, or whose time is over,
+/// is refused. If what the machine has is all that its origin offers, and its time is over, the exit status is 3.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -36,6 +43,9 @@ pub struct Args {
     /// Reboot if there is something new
     #[arg(long)]
     apply: bool,
+
+    #[command(flatten)]
+    allow: UpgradeAllowances,
 
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
@@ -56,7 +66,7 @@ impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         if self.check {
-            return check::run(self.lock, context);
+            return check::run(self.lock, self.allow, context);
         }
         if self.if_unmetered && metered::is_metered() {
             let report = SkippedReport { state: "metered", reboot_needed: false };
@@ -68,20 +78,33 @@ impl Args {
         let system = System::open(context, patience(self.wait), self.lock, "osupdate upgrade")?;
         let machine = system.machine(&*context.observer);
         let survey = cleanup::repair(&machine)?;
-        let source = stage::origin(&survey.model)?;
-        let reference: ImageReference = source.reference.parse()?;
+        let origin = stage::origin(&survey.model)?;
+        let reference: ImageReference = origin.reference.parse()?;
         let options =
-            SourceOptions { plain_http: source.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
+            SourceOptions { plain_http: origin.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
         let image = open_source(&reference, &options)?;
         let offer = Offer::fetch(&image, &Platform::host())
-            .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
-        let staged = match stage::stage(&machine, &survey, &offer, &Request { source, retry_failed: false }) {
+            .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", origin.reference)))?;
+        let candidate = Candidate { reference: &reference, source: &image, offer: &offer };
+        let admitted = admission::upgrade(&candidate, machine.repository, &survey.model, self.allow, machine.observer)
+            .map_err(|err| anyhow::Error::new(err).context(format!("cannot upgrade to {}", origin.reference)))?;
+        let outcome = if admitted.frozen.is_some() { Outcome::Findings } else { Outcome::Done };
+        let source = Source { requirement: admitted.requirement, ..origin };
+        let request = Request { source, signatures: admitted.signatures, retry_failed: false };
+        let staged = match stage::stage(&machine, &survey, &offer, &request) {
             Ok(staged) => staged,
             Err(error) => return Err(failed(context, system, error)),
         };
-        report(context, &staged)?;
-        finish(context, system, &staged, self.apply)
+        report(context, &staged, admitted.frozen.as_ref())?;
+        finish(context, system, &staged, self.apply)?;
+        Ok(outcome)
     }
+}
+
+/// Tells that an origin has nothing newer than what should have been replaced.
+fn tell_frozen(expired: Option<&Expired>, out: &mut dyn Write) -> io::Result<()> {
+    let Some(expired) = expired else { return Ok(()) };
+    writeln!(out, "But {expired}.\nIts origin offers nothing newer: it may be frozen, or given up.")
 }
 
 /// Whether to wait for others.
@@ -121,6 +144,8 @@ struct StagedReport {
     reference: String,
     manifest_digest: String,
     image_version: Option<String>,
+    signatures: Vec<SignatureRow>,
+    expired: bool,
     removed: Vec<String>,
 }
 
@@ -143,8 +168,8 @@ fn state(staging: Staging) -> &'static str {
     }
 }
 
-/// Tells what staging did.
-pub(super) fn report(context: &Context, staged: &Staged) -> anyhow::Result<()> {
+/// Tells what staging did; `frozen` if the image is what the machine had, and its time is over.
+pub(super) fn report(context: &Context, staged: &Staged, frozen: Option<&Expired>) -> anyhow::Result<()> {
     let Staged { staging, id, record, removed } = staged;
     let image = &record.image;
     let report = StagedReport {
@@ -154,6 +179,8 @@ pub(super) fn report(context: &Context, staged: &Staged) -> anyhow::Result<()> {
         reference: image.reference.clone(),
         manifest_digest: image.manifest_digest.clone(),
         image_version: image.version.clone(),
+        signatures: image.signatures.iter().map(SignatureRow::new).collect(),
+        expired: frozen.is_some(),
         removed: removed.iter().map(ToString::to_string).collect(),
     };
     context.output.write(&report, |out| {
@@ -173,8 +200,11 @@ pub(super) fn report(context: &Context, staged: &Staged) -> anyhow::Result<()> {
                  To try it again: osupdate switch {}",
                 image.reference
             ),
-            Staging::Again | Staging::New => writeln!(out, "Staged: {name}.\nReboot to use it."),
-        }
+            Staging::Again | Staging::New => {
+                writeln!(out, "Staged: {name}, {}.\nReboot to use it.", signed_by(&report.signatures))
+            }
+        }?;
+        tell_frozen(frozen, out)
     })
 }
 
@@ -191,11 +221,13 @@ mod tests {
             reference: "oci:/x".to_owned(),
             manifest_digest: "sha256:0".to_owned(),
             image_version: Some("1".to_owned()),
+            signatures: Vec::new(),
+            expired: false,
             removed: vec!["b".to_owned()],
         };
         assert_eq!(
             serde_json::to_string(&report).unwrap(),
-            r#"{"state":"current","reboot_needed":false,"deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":"1","removed":["b"]}"#
+            r#"{"state":"current","reboot_needed":false,"deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":"1","signatures":[],"expired":false,"removed":["b"]}"#
         );
     }
 }

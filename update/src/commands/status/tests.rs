@@ -14,10 +14,31 @@ fn deployment(digit: char, sequence: u64, booted_before: bool) -> Deployment {
          [image]\nreference = \"docker://registry.example.com/os:latest\"\nmanifest_digest = \"sha256:{hex}\"\n\
          config_digest = \"sha256:{hex}\"\nversion = \"{sequence}\"\ntitle = \"Example OS {sequence}\"\n\
          [boot]\ndigest = \"{hex}\"\nkernel = \"6.12\"\narguments = [\"root=UUID=1\", \"rw\"]\n\
-         image_arguments = [\"quiet\"]\n",
-        hex = digit.to_string().repeat(64)
+         image_arguments = [\"quiet\"]\n{signed}",
+        hex = digit.to_string().repeat(64),
+        signed = signed(digit),
     );
     Deployment { id: id(digit), record: Record::parse(&text).unwrap(), booted_before, unfinished: None }
+}
+
+/// What the record says of signatures: a is from before there were any, d was allowed without.
+fn signed(digit: char) -> &'static str {
+    match digit {
+        'b' => {
+            "[[image.signatures]]\nkind = \"openpgp\"\nkey = \"0123456789ABCDEF0123456789ABCDEF01234567\"\n\
+             key_file = \"/etc/pki/os.gpg\"\nsigner = \"Example Builders <os@example.com>\"\n\
+             identity = \"registry.example.com/os:latest\"\nmade = \"2026-11-23T09:00:00Z\"\n\
+             verified = \"2026-11-23T10:00:00Z\"\n\
+             [origin.requirement]\nsignature = \"required\"\nkeys = [\"0123456789ABCDEF0123456789ABCDEF01234567\"]\n\
+             since = \"2026-11-20T10:00:00Z\"\n"
+        }
+        'c' => {
+            "[[image.signatures]]\nkind = \"sigstore\"\nkey = \"sha256:00ff\"\nverified = \"2026-11-23T10:00:00Z\"\n\
+             [origin.requirement]\nsignature = \"required\"\nsince = \"2026-11-20T10:00:00Z\"\n"
+        }
+        'd' => "[origin.requirement]\nsignature = \"waived\"\nsince = \"2026-11-20T10:00:00Z\"\n",
+        _ => "",
+    }
 }
 
 fn entry(digit: char, sequence: u64, tries_left: Option<u32>) -> Entry {
@@ -59,21 +80,29 @@ Booted: docker://registry.example.com/os:latest
   digest      sha256:HEX
   deployment  bbbbbbbbbbbb
   verified    yes
+  signed      by Example Builders <os@example.com> on 2026-11-23T09:00:00Z
+              openpgp key 0123456789ABCDEF0123456789ABCDEF01234567
+              verified on 2026-11-23T10:00:00Z
 
 Staged: docker://registry.example.com/os:latest
   version     4 (Example OS 4)
   digest      sha256:HEX
   deployment  cccccccccccc
+  signed      yes
+              sigstore key sha256:00ff
+              verified on 2026-11-23T10:00:00Z
 
 Rollback: docker://registry.example.com/os:latest
   version     1 (Example OS 1)
   digest      sha256:HEX
   deployment  aaaaaaaaaaaa
+  signed      NO: it was installed before signatures were required
 
 Other (bad): docker://registry.example.com/os:latest
   version     3 (Example OS 3)
   digest      sha256:HEX
   deployment  dddddddddddd
+  signed      NO: the user has allowed that (--allow-unsigned-image) on 2026-11-20T10:00:00Z
   bad         the boot loader gave up on it after failed boots
 
 Next boot: the staged deployment, 4 (cccccccccccc)
@@ -91,6 +120,17 @@ fn unverified_root_is_told_loudly() {
     assert!(text.contains("verified    NO"), "{text}");
     assert!(text.contains("Next boot: the booted deployment, 1 (aaaaaaaaaaaa)"), "{text}");
     assert!(text.contains("that needs root privileges"), "{text}");
+}
+
+#[test]
+fn image_whose_time_is_over_is_told() {
+    let mut old = deployment('a', 1, true);
+    let mut told = |expires: &str| {
+        old.record.image.expires = Some(expires.to_owned());
+        human(&Report::new(&Model::new(vec![old.clone()], Vec::new(), Some(id('a')), None), None, None))
+    };
+    assert!(told("2026-01-01T00:00:00Z").contains("  expires     2026-01-01T00:00:00Z: over;"));
+    assert!(told("9999-01-01T00:00:00Z").contains("  expires     9999-01-01T00:00:00Z\n"));
 }
 
 #[test]

@@ -10,8 +10,10 @@ use osupdate_deploy::prepare::Source;
 use osupdate_deploy::stage;
 use serde::Serialize;
 
+use crate::admission::{self, Candidate, Upgrade, UpgradeAllowances};
 use crate::cli::Context;
 use crate::commands::repository_path::LockTimeout;
+use crate::commands::status::signed::{SignatureRow, signed_by};
 use crate::exit::Outcome;
 use crate::system::Look;
 use crate::transport::{ImageReference, SourceOptions, open_source};
@@ -19,7 +21,7 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 /// What is said where the layers would have to be here.
 const NOT_KNOWN: &str = "not known before the download";
 
-pub(super) fn run(lock: LockTimeout, context: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(lock: LockTimeout, allow: UpgradeAllowances, context: &Context) -> anyhow::Result<Outcome> {
     let look = Look::open(context, lock)?;
     let source = stage::origin(&look.survey.model)?;
     let reference: ImageReference = source.reference.parse()?;
@@ -27,9 +29,16 @@ pub(super) fn run(lock: LockTimeout, context: &Context) -> anyhow::Result<Outcom
     let image = open_source(&reference, &options)?;
     let offer = Offer::fetch(&image, &Platform::host())
         .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
-    let check = check::check(&look.scene(), &offer)?;
-    let report = Report::new(&source, check);
-    context.output.write(&report, |out| report.human(out))?;
+    let candidate = Candidate { reference: &reference, source: &image, offer: &offer };
+    let scene = look.scene();
+    let admitted = admission::upgrade(&candidate, scene.repository, scene.model, allow, &*context.observer)
+        .map_err(|err| anyhow::Error::new(err).context(format!("cannot upgrade to {}", source.reference)))?;
+    let check = check::check(&scene, &offer)?;
+    let report = Report::new(&source, check, &admitted);
+    context.output.write(&report, |out| {
+        report.human(out)?;
+        super::tell_frozen(admitted.frozen.as_ref(), out)
+    })?;
     Ok(if report.update_available { Outcome::Findings } else { Outcome::Done })
 }
 
@@ -41,6 +50,8 @@ struct Report {
     reference: String,
     manifest_digest: String,
     image_version: Option<String>,
+    signatures: Vec<SignatureRow>,
+    expired: bool,
     missing_bytes: Option<u64>,
     fetch: Bytes,
     root: Bytes,
@@ -98,7 +109,7 @@ impl Bytes {
 }
 
 impl Report {
-    fn new(source: &Source, check: Check) -> Self {
+    fn new(source: &Source, check: Check, admitted: &Upgrade) -> Self {
         let cost = check.cost;
         let arguments = cost.arguments;
         Self {
@@ -107,6 +118,8 @@ impl Report {
             reference: source.reference.clone(),
             manifest_digest: check.manifest_digest.to_string(),
             image_version: check.version,
+            signatures: admitted.signatures.iter().map(SignatureRow::new).collect(),
+            expired: admitted.frozen.is_some(),
             missing_bytes: cost.fetch_bytes.at_most,
             fetch: Bytes::new(cost.fetch_bytes, None),
             root: Bytes::new(cost.root_bytes, Some(cost.root_free_bytes)),
@@ -134,7 +147,10 @@ impl Report {
             "failed" => {
                 return writeln!(out, "Version {version} failed to boot on this machine; no newer one is available.");
             }
-            _ => writeln!(out, "Update available: version {version} of {}", self.reference)?,
+            _ => {
+                let signed = signed_by(&self.signatures);
+                writeln!(out, "Update available: version {version} of {}, {signed}", self.reference)?;
+            }
         }
         writeln!(out, "  digest        {}", self.manifest_digest)?;
         writeln!(out, "  to fetch      {}", self.fetch.human())?;
@@ -192,7 +208,8 @@ mod tests {
         };
         let manifest_digest = ContentDigest::sha256(b"");
         let check = Check { manifest_digest, version: Some("2".to_owned()), staging: Staging::New, cost };
-        Report::new(&Source { reference: "oci:/x".to_owned(), plain_http: false }, check)
+        let source = Source { reference: "oci:/x".to_owned(), plain_http: false, requirement: None };
+        Report::new(&source, check, &Upgrade { signatures: Vec::new(), requirement: None, frozen: None })
     }
 
     fn human(report: &Report) -> String {
@@ -208,7 +225,7 @@ mod tests {
         assert_eq!(
             unknown,
             format!(
-                r#"{{"update_available":true,"state":"new","reference":"oci:/x","manifest_digest":"{digest}","image_version":"2","missing_bytes":1048576,"fetch":{{"known":false,"bytes":null,"at_least":0,"at_most":1048576}},"root":{{"known":false,"bytes":null,"at_least":0,"at_most":null,"free_bytes":1073741824}},"etc":{{"known":true,"bytes":8192,"at_least":8192,"at_most":8192}},"esp":{{"known":false,"bytes":null,"at_least":0,"at_most":null,"free_bytes":104857600}},"etc_conflicts":{{"known":false,"paths":[]}},"kernel_arguments":{{"known":false,"added":[],"removed":[]}},"reboot":"full"}}"#
+                r#"{{"update_available":true,"state":"new","reference":"oci:/x","manifest_digest":"{digest}","image_version":"2","signatures":[],"expired":false,"missing_bytes":1048576,"fetch":{{"known":false,"bytes":null,"at_least":0,"at_most":1048576}},"root":{{"known":false,"bytes":null,"at_least":0,"at_most":null,"free_bytes":1073741824}},"etc":{{"known":true,"bytes":8192,"at_least":8192,"at_most":8192}},"esp":{{"known":false,"bytes":null,"at_least":0,"at_most":null,"free_bytes":104857600}},"etc_conflicts":{{"known":false,"paths":[]}},"kernel_arguments":{{"known":false,"added":[],"removed":[]}},"reboot":"full"}}"#
             )
         );
     }
