@@ -11,12 +11,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use crate::machine::{REGISTRY_IN_GUEST, SIGNATURES_IN_GUEST};
+use crate::signing::SigningKey;
 use crate::tool;
 
 /// Where the built images are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Images {
     directory: PathBuf,
+    key: SigningKey,
 }
 
 impl Images {
@@ -42,6 +45,9 @@ impl Images {
         fs::create_dir_all(&units)?;
         fs::copy(target().join("release/osupdate-test-agent"), bin.join("agent"))?;
         fs::copy(top.join("tests/image/osupdate-test-agent.service"), units.join("osupdate-test-agent.service"))?;
+        let signing_key = SigningKey::get(&cache().join("key"), "Makers of the test image <os@example.com>")?;
+        let trust = context.path().join("trust");
+        write_trust(&trust, &signing_key)?;
         // Everything that goes into an image is either here, or is put there by `make install`.
         let installed = context.path().join("installed");
         tool::run(
@@ -51,9 +57,9 @@ impl Images {
                 .arg("install")
                 .arg(format!("DESTDIR={}", installed.display())),
         )?;
-        let key = key(&[&top.join("examples/bls"), &top.join("tests/image"), &root, &installed])?;
+        let key = key(&[&top.join("examples/bls"), &top.join("tests/image"), &root, &trust, &installed])?;
         let directory = cache().join(format!("images-{key}"));
-        let images = Self { directory };
+        let images = Self { directory, key: signing_key };
         if !images.directory.join("complete").exists() {
             images.build(&top, context.path(), &log, say)?;
             fs::write(images.directory.join("complete"), "")?;
@@ -115,6 +121,11 @@ impl Images {
         self.directory.join("os")
     }
 
+    /// The key that the images trust.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// One version, in skopeo's syntax.
     pub fn source(&self, version: u32) -> String {
         format!("oci:{}:{version}", self.layout().display())
@@ -145,6 +156,22 @@ fn builder_command(builder: &Path) -> Command {
     let mut command = Command::new(builder);
     command.env("OSUPDATE_CACHE", cache());
     command
+}
+
+/// Writes what an image has for the machine to trust its successors: a policy, the public key, and where signatures are.
+fn write_trust(root: &Path, key: &SigningKey) -> Result<()> {
+    let (containers, keys) = (root.join("etc/containers"), root.join("usr/share/osupdate/keys"));
+    fs::create_dir_all(containers.join("registries.d"))?;
+    fs::create_dir_all(&keys)?;
+    key.export(&keys.join("os.gpg"))?;
+    let signed = r#"{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/usr/share/osupdate/keys/os.gpg"}"#;
+    let policy = format!(
+        "{{\"default\": [{{\"type\": \"reject\"}}], \"transports\": {{\"docker\": {{\"{REGISTRY_IN_GUEST}\": [{signed}]}}}}}}\n"
+    );
+    fs::write(containers.join("policy.json"), policy)?;
+    let store = format!("docker:\n  {REGISTRY_IN_GUEST}:\n    lookaside: http://{SIGNATURES_IN_GUEST}\n");
+    fs::write(containers.join("registries.d/os.yaml"), store)?;
+    Ok(())
 }
 
 /// The source tree.

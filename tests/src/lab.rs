@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::images::Images;
 use crate::machine::{Boot, Config, Disk, DiskFormat, Machine, REGISTRY_IN_GUEST, overlay};
 use crate::registry::Registry;
+use crate::signing::SigningKey;
 use crate::tool;
 
 /// Size of the disks that are installed to.
@@ -53,20 +54,26 @@ impl Lab {
         Ok(registry)
     }
 
-    /// Makes `os:latest` this version.
+    /// Makes `os:latest` this version, signed with the key that the images trust.
     pub fn publish(&self, registry: &Registry, version: u32) -> Result<()> {
-        registry.push(&self.images.source(version), "os:latest")
+        self.publish_signed(registry, version, self.images.key())
+    }
+
+    /// Makes `os:latest` this version, signed with this key.
+    pub fn publish_signed(&self, registry: &Registry, version: u32, key: &SigningKey) -> Result<()> {
+        let identity = format!("{REGISTRY_IN_GUEST}/os:latest");
+        registry.push_signed(&self.images.source(version), "os:latest", key, &identity)
+    }
+
+    /// Copies this version to `NAME:TAG`, not signed.
+    pub fn publish_unsigned(&self, registry: &Registry, version: u32, name_and_tag: &str) -> Result<()> {
+        registry.push(&self.images.source(version), name_and_tag)
     }
 
     /// A machine of its own on which version 1 was installed, not started yet.
     pub fn installed(&self, name: &str, registry: &Registry, directory: &Path) -> Result<Config> {
         let disk = overlay(&self.installed_disk()?, DiskFormat::Raw, &directory.join("disk.qcow2"))?;
-        Ok(Config {
-            name: name.to_owned(),
-            boot: Boot::Firmware,
-            disks: vec![disk],
-            registry_port: Some(registry.port()),
-        })
+        Ok(Config { name: name.to_owned(), boot: Boot::Firmware, disks: vec![disk], network: Some(registry.network()) })
     }
 
     /// A running installer machine, which has `targets` as its disks `/dev/vdb` and following.
@@ -81,7 +88,7 @@ impl Lab {
                 arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
             },
             disks,
-            registry_port: Some(registry.port()),
+            network: Some(registry.network()),
         })
     }
 }

@@ -15,4 +15,6 @@ pub mod layout;
 pub mod machine;
 pub mod protocol;
 pub mod registry;
+pub mod signatures;
+pub mod signing;
 pub mod tool;

@@ -14,6 +14,8 @@ use crate::tool;
 
 /// Address and port under which guests reach the test's registry.
 pub const REGISTRY_IN_GUEST: &str = "10.0.2.100:5000";
+/// Address and port under which guests reach the signatures of the images in it.
+pub const SIGNATURES_IN_GUEST: &str = "10.0.2.100:5001";
 /// Lines of console that are shown when a test fails.
 const CONSOLE_TAIL_LINES: usize = 120;
 const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -76,8 +78,17 @@ pub struct Config {
     pub boot: Boot,
     /// Its disks.
     pub disks: Vec<Disk>,
-    /// Port on the host's loopback that guests reach as [`REGISTRY_IN_GUEST`]; nothing else can be reached.
-    pub registry_port: Option<u16>,
+    /// What guests can reach.
+    pub network: Option<Network>,
+}
+
+/// Ports on the host's loopback that guests reach; nothing else can be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Reached as [`REGISTRY_IN_GUEST`].
+    pub registry_port: u16,
+    /// Reached as [`SIGNATURES_IN_GUEST`].
+    pub signatures_port: u16,
 }
 
 /// A running machine; its power is cut when it is dropped.
@@ -330,11 +341,12 @@ fn command(config: &Config, directory: &Path) -> Result<Command> {
             .arg("-device")
             .arg(format!("virtio-blk-pci,drive=disk{number}"));
     }
-    if let Some(port) = config.registry_port {
+    if let Some(network) = config.network {
         // `cmd:` starts one relay a connection; a plain `tcp:` target would serve a single one.
-        command.arg("-netdev").arg(format!(
-            "user,id=net,restrict=on,guestfwd=tcp:{REGISTRY_IN_GUEST}-cmd:socat STDIO TCP:127.0.0.1:{port}"
-        ));
+        let forward = |guest, port| format!("guestfwd=tcp:{guest}-cmd:socat STDIO TCP:127.0.0.1:{port}");
+        let registry = forward(REGISTRY_IN_GUEST, network.registry_port);
+        let signatures = forward(SIGNATURES_IN_GUEST, network.signatures_port);
+        command.arg("-netdev").arg(format!("user,id=net,restrict=on,{registry},{signatures}"));
         command.args(["-device", "virtio-net-pci,netdev=net"]);
     }
     Ok(command)

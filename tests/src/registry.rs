@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::machine::Network;
+use crate::signatures::SignatureStore;
+use crate::signing::SigningKey;
 use crate::tool;
 
-/// A running registry; ends when dropped.
+/// A running registry with a store for signatures beside it; ends when dropped.
 #[derive(Debug)]
 pub struct Registry {
     child: Child,
     port: u16,
     directory: TempDir,
+    signatures: SignatureStore,
 }
 
 impl Registry {
@@ -43,7 +47,8 @@ impl Registry {
             .stderr(log)
             .spawn()
             .context("starting docker-registry (Debian package docker-registry)")?;
-        let mut registry = Self { child, port, directory };
+        let signatures = SignatureStore::start()?;
+        let mut registry = Self { child, port, directory, signatures };
         registry.wait_until_up()?;
         Ok(registry)
     }
@@ -70,6 +75,26 @@ impl Registry {
         self.port
     }
 
+    /// How guests reach registry and signatures.
+    pub fn network(&self) -> Network {
+        Network { registry_port: self.port, signatures_port: self.signatures.port() }
+    }
+
+    /// The store for signatures.
+    pub fn signatures(&self) -> &SignatureStore {
+        &self.signatures
+    }
+
+    /// The same as [`Registry::push`], signed as what the image is called for whoever pulls it.
+    pub fn push_signed(&self, source: &str, name_and_tag: &str, key: &SigningKey, identity: &str) -> Result<()> {
+        let destination = format!("docker://127.0.0.1:{}/{name_and_tag}", self.port);
+        let mut skopeo = key.command("skopeo");
+        skopeo.arg("--registries.d").arg(self.signatures.registries_d());
+        skopeo.args(["copy", "--quiet", "--dest-tls-verify=false", "--sign-by", key.fingerprint()]);
+        tool::run(skopeo.args(["--sign-identity", identity, source, &destination]))?;
+        Ok(())
+    }
+
     /// Copies an image to `NAME:TAG` in this registry; `source` is in skopeo's syntax.
     pub fn push(&self, source: &str, name_and_tag: &str) -> Result<()> {
         let destination = format!("docker://127.0.0.1:{}/{name_and_tag}", self.port);
@@ -84,7 +109,7 @@ impl Drop for Registry {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?.port())
 }

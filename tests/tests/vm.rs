@@ -12,6 +12,7 @@ use osupdate_tests::journey::{
 };
 use osupdate_tests::lab::{DISK_BYTES, Lab, empty_disk, flatten, install, install_command, reference};
 use osupdate_tests::machine::{Boot, Config, Disk, DiskFormat, Machine};
+use osupdate_tests::signing::SigningKey;
 use tempfile::TempDir;
 
 /// The shared lab, for one test at a time. A test that failed leaves it usable: it has changed copies only.
@@ -134,6 +135,64 @@ fn flipped_byte_of_an_object_gives_an_io_error_until_repaired_and_one_of_the_ima
 }
 
 #[test]
+fn machine_that_requires_signatures_takes_no_other_image_and_no_older_one_until_told() {
+    let (lab, _turn) = lab();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("signed", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    expect_running(&mut machine, "1").unwrap();
+    let human = machine.output("osupdate status; osupdate list").unwrap();
+    for part in ["signed      by Makers of the test image", "openpgp key", "SIGNED BY"] {
+        assert!(human.contains(part), "{part:?} is not in: {human}");
+    }
+    let refused = |machine: &mut Machine, command: &str, parts: &[&str]| {
+        let reply = machine.run(&format!("osupdate {command} 2>&1")).unwrap();
+        assert_eq!(reply.status, 1, "{command}: {}", reply.stdout);
+        for part in parts {
+            assert!(reply.stdout.contains(part), "{command}: {part:?} is not in: {}", reply.stdout);
+        }
+        assert!(Status::of(machine).unwrap().staged.is_none(), "{command}");
+    };
+
+    // Stripped on the way, signed by somebody else, signed as something else.
+    lab.publish(&registry, 2).unwrap();
+    registry.signatures().strip().unwrap();
+    refused(&mut machine, "upgrade", &["os:latest", "no OpenPGP signature"]);
+    refused(&mut machine, "upgrade --check", &["no OpenPGP signature"]);
+    let stranger = SigningKey::get(&directory.path().join("key"), "A stranger <stranger@example.com>").unwrap();
+    lab.publish_signed(&registry, 2, &stranger).unwrap();
+    refused(&mut machine, "upgrade", &[stranger.fingerprint()]);
+    lab.publish(&registry, 2).unwrap();
+    lab.publish_unsigned(&registry, 2, "os:other").unwrap();
+    refused(&mut machine, "switch --plain-http docker://10.0.2.100:5000/os:other", &["os:other", "os:latest"]);
+
+    // Not even where the policy has become lax, unless the user says so for the image that he names.
+    let lax = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+    machine
+        .output(&format!("cp /etc/containers/policy.json /run/policy && echo '{lax}' > /etc/containers/policy.json"))
+        .unwrap();
+    refused(&mut machine, "upgrade", &["must be signed since", "switch --allow-unsigned-image"]);
+    let other = "switch --plain-http docker://10.0.2.100:5000/os:other";
+    refused(&mut machine, other, &["must be signed", "--allow-unsigned-image"]);
+    let dropped = osupdate(&mut machine, &format!("{other} --allow-unsigned-image")).unwrap();
+    assert!(dropped.contains("until now they did") && dropped.contains("NOT SIGNED"), "{dropped}");
+    let human = machine.output("osupdate status").unwrap();
+    assert!(human.contains("signed      NO: the user has allowed that"), "{human}");
+
+    machine.output("cat /run/policy > /etc/containers/policy.json").unwrap();
+    osupdate(&mut machine, &format!("switch --plain-http {}", reference())).unwrap();
+    let human = machine.output("osupdate status").unwrap();
+    assert!(!human.contains("signed      NO"), "{human}");
+    machine.reboot().unwrap();
+    expect_running(&mut machine, "2").unwrap();
+
+    lab.publish(&registry, 1).unwrap();
+    refused(&mut machine, "upgrade", &["(version 1", "older", "(version 2", "--allow-downgrade"]);
+    osupdate(&mut machine, "upgrade --allow-downgrade").unwrap();
+    assert_eq!(Status::of(&mut machine).unwrap().staged_version(), Some("1"));
+}
+
+#[test]
 fn upgrade_without_space_changes_nothing_and_a_killed_one_is_completed_by_the_next() {
     let (lab, _turn) = lab();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
@@ -206,7 +265,7 @@ fn installation_refuses_what_is_wrong_and_makes_a_btrfs_root_found_by_its_partit
         name: "btrfs".to_owned(),
         boot: Boot::Firmware,
         disks: vec![Disk::new(&target, DiskFormat::Raw)],
-        registry_port: Some(registry.port()),
+        network: Some(registry.network()),
     };
     let mut machine = Machine::boot(&config).unwrap();
     expect_running(&mut machine, "1").unwrap();

@@ -64,7 +64,7 @@ fn tell(story: &mut Story) -> Result<()> {
     story.step("Two versions of a Debian 13 OS image, in a registry");
     let lab = Lab::open(&|text| println!("    {text} ..."))?;
     let registry = lab.registry(1)?;
-    story.say("version 1 is os:latest in a docker-registry on this machine; version 2 waits");
+    story.say("version 1 is os:latest in a docker-registry on this machine, signed; version 2 waits");
 
     story.step("Installing version 1 onto an empty disk");
     let directory = TempDir::new()?;
@@ -81,7 +81,7 @@ fn tell(story: &mut Story) -> Result<()> {
         name: "demo".to_owned(),
         boot: Boot::Firmware,
         disks: vec![Disk::new(&raw, DiskFormat::Raw)],
-        registry_port: Some(registry.port()),
+        network: Some(registry.network()),
     };
     let mut machine = Machine::start(&config)?;
     with(&mut machine, Machine::wait_until_up)?;
