@@ -7,7 +7,7 @@ use std::io::Read as _;
 use osupdate::transport::registry::{AuthFiles, RegistriesFiles, RegistryError, RegistryImage};
 use osupdate_core::oci::ContentDigest;
 
-use crate::server::{Server, options, reply};
+use crate::server::{Request, Server, options, reply, truncated_reply};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "config": {}, "layers": []}"#;
 const TYPE: &str = "Content-Type: application/vnd.oci.image.manifest.v1+json";
@@ -150,4 +150,52 @@ fn what_is_blocked_is_not_asked() {
     let cause = error.source().unwrap().to_string();
     assert!(cause.starts_with("registry.test/team/os:1 is blocked by /") && cause.ends_with("(prefix registry.test)"));
     assert!(error.hint().unwrap().contains("containers-registries.conf"));
+}
+
+#[test]
+fn a_blob_that_a_mirror_always_breaks_off_is_continued_by_the_registry() {
+    let blob: Vec<u8> = (0..50_000_u32).map(|i| (i / 3) as u8).collect();
+    let contents = blob.clone();
+    let answer = move |request: &Request, end: usize| {
+        if request.path.contains("/manifests/") {
+            return reply("200 OK", &[TYPE], MANIFEST);
+        }
+        let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+        let start: usize = range.map_or(0, |start| start.parse().unwrap());
+        let range = format!("Content-Range: bytes {start}-{}/{}", contents.len() - 1, contents.len());
+        let status = if start > 0 { "206 Partial Content" } else { "200 OK" };
+        truncated_reply(status, &[&range], &contents[start..end.max(start)], contents.len() - start)
+    };
+    let primary_answer = answer.clone();
+    let mirror = Server::start(move |request, _| answer(request, 20_000));
+    let primary = Server::start(move |request, _| primary_answer(request, 50_000));
+    let image = image(&table(&primary.address, &[&mirror.address]), ":1", "{}").unwrap();
+    image.manifest().unwrap();
+    let mut bytes = Vec::new();
+    image.blob(&ContentDigest::sha256(&blob), blob.len() as u64).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, blob);
+    let last = primary.requests().pop().unwrap();
+    assert_eq!(last.header("range"), Some("bytes=20000-"));
+}
+
+#[test]
+fn a_mirror_with_a_wrong_blob_is_named() {
+    let answers = |blob: &'static [u8]| {
+        Server::start(move |request, _| match request.path.contains("/manifests/") {
+            true => reply("200 OK", &[TYPE], MANIFEST),
+            false => reply("200 OK", &[], blob),
+        })
+    };
+    let (mirror, primary) = (answers(b"9876543210"), answers(b"0123456789"));
+    let image = image(&table(&primary.address, &[&mirror.address]), ":1", "{}").unwrap();
+    image.manifest().unwrap();
+    let digest = ContentDigest::sha256(b"0123456789");
+    let read = || {
+        let mut bytes = Vec::new();
+        image.blob(&digest, 10).unwrap().read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let error = read().unwrap_err().to_string();
+    assert!(error.starts_with(&format!("what registry {} sends as blob {digest}", mirror.address)), "{error}");
+    // From now on the other one is asked.
+    assert_eq!(read().unwrap(), b"0123456789");
 }

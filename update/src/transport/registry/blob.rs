@@ -4,10 +4,10 @@
 //! come from and whatever their `ETag` says: copies of one blob have different ones. But an answer whose range or size
 //! is not what was asked for is not taken for the rest.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Read};
 
-use osupdate_core::oci::ContentDigest;
+use osupdate_core::oci::{ContentDigest, ContentHasher};
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_LENGTH;
 
@@ -36,12 +36,14 @@ pub(super) struct Blob<'a> {
     pub(super) size_bytes: u64,
 }
 
-/// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it. Ends after as
-/// many bytes as the manifest states, whatever else is sent.
-#[derive(Debug)]
+/// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it. Only where
+/// there are mirrors it is, too, so that the one that is to blame can be named. Ends after as many bytes as the manifest
+/// states, whatever else is sent.
 pub struct BlobReader<'a> {
     blob: Blob<'a>,
     what: String,
+    /// The registry that sends it.
+    from: String,
     response: Response,
     /// Bytes that our user has.
     position: u64,
@@ -51,10 +53,19 @@ pub struct BlobReader<'a> {
     began_at: u64,
     /// Connections in a row that broke before they were worth it.
     failures: u32,
+    /// Hashes the blob, if there are mirrors and all of it is read.
+    hasher: Option<ContentHasher>,
+}
+
+impl fmt::Debug for BlobReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobReader").field("what", &self.what).field("position", &self.position).finish_non_exhaustive()
+    }
 }
 
 /// An answer, and how many of its bytes are known already.
 struct Answer {
+    from: String,
     response: Response,
     skip_bytes: u64,
 }
@@ -73,6 +84,7 @@ impl Blob<'_> {
     /// Where the server cannot send parts, the answer begins at the beginning.
     fn get_from_place(&self, endpoint: &Endpoint, position: u64, what: &str) -> Result<Answer, RegistryError> {
         let path = format!("blobs/{}", self.digest);
+        let from = endpoint.host().to_owned();
         let get = |from_byte| endpoint.get(Request { path: &path, accept: None, from_byte, what });
         let check_size = |stated_bytes: Option<u64>| match stated_bytes {
             Some(stated_bytes) if stated_bytes != self.size_bytes => Err(RegistryError::BlobSize {
@@ -90,7 +102,7 @@ impl Blob<'_> {
                 StatusCode::PARTIAL_CONTENT => {
                     check_size(range.and_then(|range| range.size_bytes))?;
                     if range.is_some_and(|range| range.start == Some(position)) {
-                        return Ok(Answer { response, skip_bytes: 0 });
+                        return Ok(Answer { from, response, skip_bytes: 0 });
                     }
                     "sends another part than was asked for"
                 }
@@ -104,7 +116,7 @@ impl Blob<'_> {
             tracing::warn!("registry {} {problem}, so {what} is fetched from its beginning again", endpoint.host());
             if response.status() == StatusCode::OK {
                 check_size(content_length(&response))?;
-                return Ok(Answer { response, skip_bytes: position });
+                return Ok(Answer { from, response, skip_bytes: position });
             }
         }
         let response = get(0)?;
@@ -112,31 +124,38 @@ impl Blob<'_> {
             return Err(endpoint.refused(response, what));
         }
         check_size(content_length(&response))?;
-        Ok(Answer { response, skip_bytes: position })
+        Ok(Answer { from, response, skip_bytes: position })
     }
 }
 
 impl<'a> BlobReader<'a> {
     /// Requests a blob from byte `position` on.
     pub(super) fn open(blob: Blob<'a>, position: u64) -> Result<Self, RegistryError> {
-        let Answer { response, skip_bytes } = blob.get_from(position)?;
+        let Answer { from, response, skip_bytes } = blob.get_from(position)?;
         let what = blob.what();
-        Ok(Self { blob, what, response, position, skip_bytes, began_at: position, failures: 0 })
+        let hashes = position == 0 && blob.http.has_mirrors();
+        let hasher = hashes.then(|| ContentHasher::new(blob.digest.algorithm()));
+        Ok(Self { blob, what, from, response, position, skip_bytes, began_at: position, failures: 0, hasher })
     }
 
     /// Asks for the rest of the blob after `problem`; once patience has ended, `error` is final.
     fn reconnect(&mut self, problem: &dyn Display, error: impl FnOnce(&Self) -> RegistryError) -> io::Result<()> {
         let (position, size, http) = (self.position, self.blob.size_bytes, self.blob.http);
-        tracing::warn!("registry {}: {} broke off at byte {position} of {size} ({problem})", http.host(), self.what);
+        tracing::warn!("registry {}: {} broke off at byte {position} of {size} ({problem})", self.from, self.what);
         if position - self.began_at >= PROGRESS_BYTES {
             self.failures = 0;
         }
         self.failures += 1;
         while self.failures < http.retry.attempts {
+            // Once may be chance.
+            if self.failures > 1 {
+                http.avoid(&self.from);
+            }
             http.retry.wait(self.failures + 1, None);
             match self.blob.get_from(position) {
-                Ok(Answer { response, skip_bytes }) => {
-                    (self.response, self.skip_bytes, self.began_at) = (response, skip_bytes, position);
+                Ok(Answer { from, response, skip_bytes }) => {
+                    (self.from, self.response) = (from, response);
+                    (self.skip_bytes, self.began_at) = (skip_bytes, position);
                     return Ok(());
                 }
                 // It was there a moment ago: perhaps it restarts.
@@ -145,6 +164,22 @@ impl<'a> BlobReader<'a> {
             }
         }
         Err(error(self).into())
+    }
+
+    /// Fails after the last byte of a blob that is not the one that was asked for.
+    fn hash(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
+        let Some(hasher) = &mut self.hasher else { return Ok(()) };
+        hasher.update(bytes);
+        if self.position < self.blob.size_bytes {
+            return Ok(());
+        }
+        match self.hasher.take().map(ContentHasher::finish) {
+            Some(found) if found != self.blob.digest => {
+                self.blob.http.avoid(&self.from);
+                Err(RegistryError::BlobDigest { host: self.from.clone(), what: self.what.clone(), found })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn truncated(&self) -> RegistryError {
@@ -172,6 +207,7 @@ impl Read for BlobReader<'_> {
                 Ok(n) if self.skip_bytes > 0 => self.skip_bytes -= n as u64,
                 Ok(n) => {
                     self.position += n as u64;
+                    self.hash(&buffer[..n])?;
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -179,7 +215,7 @@ impl Read for BlobReader<'_> {
                     let source = Cause::of(&error);
                     let problem = source.to_string();
                     self.reconnect(&problem, |this| RegistryError::Connection {
-                        host: this.blob.http.host().to_owned(),
+                        host: this.from.clone(),
                         what: this.what.clone(),
                         source,
                     })?;

@@ -148,6 +148,16 @@ pub enum RegistryError {
         /// Bytes that the manifest states.
         size_bytes: u64,
     },
+    /// A blob is not the one that was asked for.
+    #[error("what registry {host} sends as {what} has digest {found}")]
+    BlobDigest {
+        /// The registry.
+        host: String,
+        /// The blob.
+        what: String,
+        /// Digest that it has.
+        found: ContentDigest,
+    },
     /// The host answers, but not as a registry does.
     #[error("{host} is not a container registry: it answered {status} to {what}")]
     NotARegistry {
@@ -317,7 +327,7 @@ impl RegistryError {
             Self::Truncated { .. } | Self::Connection { .. } => {
                 "run the command again; what is already here is not fetched again".to_owned()
             }
-            Self::ManifestDigest { .. } | Self::BlobSize { .. } => {
+            Self::ManifestDigest { .. } | Self::BlobSize { .. } | Self::BlobDigest { .. } => {
                 "the registry, or a proxy before it, is faulty or not to be trusted".to_owned()
             }
             Self::Client(_)

@@ -74,13 +74,17 @@ impl Http {
         Ok(Self { image, endpoints, preferred, configured, retry })
     }
 
-    /// The registry that is asked first.
-    pub(super) fn host(&self) -> &str {
-        self.first().host()
+    /// Whether somebody else than the registry itself may deliver.
+    pub(super) fn has_mirrors(&self) -> bool {
+        self.endpoints.len() > 1
     }
 
-    fn first(&self) -> &Endpoint {
-        &self.endpoints[self.preferred.load(Ordering::Relaxed)]
+    /// Asks another place first from now on, if this registry is the one that is asked first.
+    pub(super) fn avoid(&self, host: &str) {
+        let first = self.preferred.load(Ordering::Relaxed);
+        if self.endpoints[first].host() == host {
+            self.preferred.store((first + 1) % self.endpoints.len(), Ordering::Relaxed);
+        }
     }
 
     /// Does something with each place until it succeeds. Failures are logged if there is another place, and are all in the
