@@ -355,14 +355,16 @@ impl SignatureProblem {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Malformed(_) | Self::TooLarge(_) | Self::Payload(_) => {
-                "check the place where the signatures are kept (lookaside in registries.d)".to_owned()
+                "check the place where the signatures are kept".to_owned()
             }
             Self::OtherKey { .. } | Self::NotThisKey { .. } => {
                 "if that key is to be trusted, add its public key where the policy says".to_owned()
             }
             Self::Bad { .. } => "the place where the signatures are kept is faulty or not to be trusted".to_owned(),
             Self::Weak(_) => "sign the image anew with SHA-256 or better, and a key that is not too short".to_owned(),
-            Self::KeyUnusable { .. } => "export the key anew, with gpg --export".to_owned(),
+            Self::KeyUnusable { .. } => {
+                "renew the key's own signatures with a newer GnuPG (gpg --quick-set-expire), and export it anew".to_owned()
+            }
             Self::MadeAfterExpiry { .. } | Self::KeyExpired { .. } => {
                 "get the key with its new expiry date, if it has one, or have the image signed with another key".to_owned()
             }

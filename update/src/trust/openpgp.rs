@@ -105,7 +105,7 @@ impl Keyring {
         let policy = StandardPolicy::at(now);
         policy
             .signature(&signature, HashAlgoSecurity::CollisionResistance)
-            .map_err(|error| SignatureProblem::Weak(error.to_string()))?;
+            .map_err(|error| SignatureProblem::Weak(format!("{error:#}")))?;
         let made = signature
             .signature_creation_time()
             .ok_or_else(|| SignatureProblem::Malformed("it does not say when it was made".to_owned()))?;
@@ -139,7 +139,7 @@ fn check_key(
 ) -> Result<Option<String>, SignatureProblem> {
     let key = || fingerprint.to_owned();
     let unusable = |problem: String| SignatureProblem::KeyUnusable { key: key(), problem };
-    let valid = cert.with_policy(policy, now).map_err(|error| unusable(error.to_string()))?;
+    let valid = cert.with_policy(policy, now).map_err(|error| unusable(format!("{error:#}")))?;
     let revoked = |status: RevocationStatus<'_>| match status {
         RevocationStatus::Revoked(revocations) => Err(SignatureProblem::KeyRevoked {
             key: key(),
@@ -200,6 +200,10 @@ fn open(message: &[u8]) -> Result<(Vec<u8>, Signature), SignatureProblem> {
             }
         };
         match &parser.packet {
+            // Going on would unpack all of it, to nobody's use.
+            Packet::CompressedData(_) if parser.recursion_depth() > 0 => {
+                return Err(malformed("it is compressed more than once"));
+            }
             // What is in it comes next.
             Packet::CompressedData(_) | Packet::OnePassSig(_) | Packet::Marker(_) => {}
             Packet::Literal(_) if payload.is_none() => {

@@ -40,12 +40,30 @@ impl Gpg {
     /// Makes a key and returns its fingerprint.
     #[track_caller]
     pub(crate) fn key(&self, name: &str, clock: Option<&str>, algorithm: &str, expires: &str) -> String {
+        self.make(name, clock, &[], algorithm, expires)
+    }
+
+    /// The same with options of gpg.
+    #[track_caller]
+    pub(crate) fn key_with(&self, name: &str, options: &[&str]) -> String {
+        self.make(name, None, options, "ed25519", "never")
+    }
+
+    #[track_caller]
+    fn make(&self, name: &str, clock: Option<&str>, options: &[&str], algorithm: &str, expires: &str) -> String {
         let user_id = format!("{name} <{name}@example.com>");
-        self.run(clock, &["--quick-generate-key", &user_id, algorithm, "sign", expires], b"");
+        let generate = ["--quick-generate-key", &user_id, algorithm, "sign", expires];
+        self.run(clock, &[options, &generate].concat(), b"");
         let list = self.run(clock, &["--with-colons", "--list-keys", &format!("={user_id}")], b"");
         let list = String::from_utf8(list).unwrap();
         let line = list.lines().find(|line| line.starts_with("fpr:")).unwrap();
         line.split(':').nth(9).unwrap().to_owned()
+    }
+
+    /// Adds a subkey that signs from then on in the key's place.
+    #[track_caller]
+    pub(crate) fn add_subkey(&self, key: &str, clock: Option<&str>, expires: &str) {
+        self.run(clock, &["--quick-add-key", key, "ed25519", "sign", expires], b"");
     }
 
     /// The public key, in a file.

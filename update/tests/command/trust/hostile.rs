@@ -1,6 +1,8 @@
 //! Signatures made to do harm: too large, too many, too deep, packed.
 
 use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use osupdate::trust::{FetchError, SignatureProblem, TrustError};
@@ -20,14 +22,21 @@ fn packet(tag: u8, body: &[u8]) -> Vec<u8> {
 
 /// Zeros in a deflate stream, as GnuPG would compress them.
 fn bomb(inner: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
     let script = "import sys, zlib; c = zlib.compressobj(9, zlib.DEFLATED, -15); d = sys.stdin.buffer.read(); \
                   sys.stdout.buffer.write(b'\\x01' + c.compress(d) + c.flush())";
     let mut child =
         Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(inner).unwrap();
     packet(8, &child.wait_with_output().unwrap().stdout)
+}
+
+/// A compressed packet of that many zeros.
+fn bomb_of_zeros(bytes: u64) -> Vec<u8> {
+    let script = "import sys, zlib; c = zlib.compressobj(9, zlib.DEFLATED, -15); o = sys.stdout.buffer; o.write(b'\\x01'); \
+                  [o.write(c.compress(bytes(1 << 20))) for _ in range(int(sys.argv[1]) >> 20)]; o.write(c.flush())";
+    let output = Command::new("python3").args(["-c", script, &bytes.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    packet(8, &output.stdout)
 }
 
 #[test]
@@ -76,12 +85,15 @@ fn signatures_that_are_too_much_end_soon() {
     for _ in 0..20 {
         nested = bomb(&nested);
     }
+    // A few bytes in whose middle are 512 MiB.
+    let zeros = bomb_of_zeros(512 << 20);
     for hostile in [
         bomb(&packet(2, &vec![0; 50 << 20])),
         bomb(&packet(10, b"PGP").repeat(1 << 20)),
         bomb(&packet(4, &[3, 0, 10, 22, 1, 2, 3, 4, 5, 6, 7, 8, 1]).repeat(1 << 18)),
         packet(10, b"PGP").repeat(1000),
         nested,
+        bomb(&zeros),
         literal,
         packet(8, b"\x03BZh"),
         packet(8, b"\x01\xff\xff\xff"),

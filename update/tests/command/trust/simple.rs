@@ -216,6 +216,45 @@ fn expired_and_revoked_keys_are_told_apart() {
 }
 
 #[test]
+fn subkeys_sign_for_their_key() {
+    if !have_tools() {
+        return;
+    }
+    let lab = Lab::start();
+    let image = lab.push("one", "os:1", &[]);
+    let document = payload(KIND, &lab.manifest(&image), image.strip_prefix("docker://").unwrap()).to_string();
+    let directory = lab.signatures(&image);
+    fs::create_dir_all(&directory).unwrap();
+    // The skopeo of Debian 12 does not know whose they are.
+    let check = |key: &str, signature: &[u8]| {
+        fs::write(directory.join("signature-1"), signature).unwrap();
+        lab.ours(&image, &lab.policy(&signed_by(&[&lab.gpg.export(key, &[])])))
+    };
+    let key = lab.gpg.key("a", None, "ed25519", "never");
+    lab.gpg.add_subkey(&key, None, "1y");
+    let signature = lab.gpg.sign(&key, None, &[], document.as_bytes());
+    assert_eq!(check(&key, &signature).unwrap().signers[0].key, key);
+
+    let key = lab.gpg.key("old", Some("20200101T000000"), "ed25519", "never");
+    let without = fs::read(lab.gpg.export(&key, &[])).unwrap();
+    lab.gpg.add_subkey(&key, Some("20200101T000000"), "1y");
+    let signature = lab.gpg.sign(&key, Some("20200601T000000"), &[], document.as_bytes());
+    let problem = super::problem(check(&key, &signature));
+    assert_eq!(problem, SignatureProblem::KeyExpired { key, expired: "2020-12-31".to_owned() });
+    // A key file from before the subkey does not help.
+    let policy = lab.policy(&signed_by(&[&lab.file(without)]));
+    assert!(matches!(super::problem(lab.ours(&image, &policy)), SignatureProblem::OtherKey { .. }));
+
+    // A key whose own signature is with SHA-1.
+    let key = lab.gpg.key_with("weak", &["--cert-digest-algo", "SHA1"]);
+    let problem = super::problem(check(&key, &lab.gpg.sign(&key, None, &[], document.as_bytes())));
+    assert!(
+        matches!(problem, SignatureProblem::KeyUnusable { .. }) && problem.to_string().contains("SHA1"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn pulling_heeds_the_policy_and_tells_who_signed() {
     if !have_tools() {
         return;
