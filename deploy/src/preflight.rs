@@ -1,15 +1,9 @@
-//! Whether a change can succeed, before anything is changed.
-
-use std::io;
-use std::path::PathBuf;
+//! Whether the boot files of a change fit, before anything is changed. The repository looks after its room itself.
 
 use osupdate_record::DeploymentId;
 use thiserror::Error;
 
 use crate::model::Model;
-
-/// Left on the physical root's file system whatever happens: it must not be filled to the brim.
-const ROOT_MARGIN_BYTES: u64 = 64 << 20;
 
 /// Left on the boot partition: an entry, its temporary form, directories, and what the loader itself writes.
 const BOOT_MARGIN_BYTES: u64 = 1 << 20;
@@ -18,19 +12,6 @@ const BOOT_MARGIN_BYTES: u64 = 1 << 20;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SpaceError {
-    /// The repository's file system.
-    #[error(
-        "not enough space in {}: the image needs at least {} more, {} are free",
-        path.display(), mib(*needed_bytes), mib(*free_bytes)
-    )]
-    Repository {
-        /// The physical root.
-        path: PathBuf,
-        /// Sum of the compressed layers that are missing, and a margin: a lower bound.
-        needed_bytes: u64,
-        /// What is free.
-        free_bytes: u64,
-    },
     /// The boot partition.
     #[error(
         "not enough space on the boot partition: the kernel and initrd need {}, {} are free and {} more could be freed",
@@ -44,29 +25,10 @@ pub enum SpaceError {
         /// What removing all deployments that are not needed would free.
         freeable_bytes: u64,
     },
-    /// Free space could not be found out.
-    #[error("cannot find out the free space of {}", path.display())]
-    Query {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
 }
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
-}
-
-/// Fails if the missing layers cannot fit on the physical root.
-pub(crate) fn repository(path: PathBuf, free_bytes: u64, missing_bytes: u64) -> Result<(), SpaceError> {
-    let needed_bytes = missing_bytes.saturating_add(ROOT_MARGIN_BYTES);
-    // Nothing to fetch: then the little that is written besides may use the margin.
-    if missing_bytes > 0 && needed_bytes > free_bytes {
-        return Err(SpaceError::Repository { path, needed_bytes, free_bytes });
-    }
-    Ok(())
 }
 
 /// Which deployments must go so that boot files of this size fit; none if they fit as it is.
@@ -113,14 +75,6 @@ mod tests {
     fn with_kernel(mut deployment: Deployment, kernel: &str) -> Deployment {
         deployment.record.boot.digest = kernel.to_owned();
         deployment
-    }
-
-    #[test]
-    fn repository_needs_the_missing_layers_and_a_margin() {
-        assert!(repository("/x".into(), 164 * MIB, 100 * MIB).is_ok());
-        assert!(repository("/x".into(), 0, 0).is_ok(), "nothing to fetch");
-        let err = repository("/sysroot".into(), 163 * MIB, 100 * MIB).unwrap_err().to_string();
-        assert_eq!(err, "not enough space in /sysroot: the image needs at least 164 MiB more, 163 MiB are free");
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use osupdate_core::observer::Event;
 use osupdate_core::oci::{Offer, PullError, PullOptions, pull};
-use osupdate_core::repository::FileError;
 use osupdate_record::{Deployment as Record, DeploymentId, Signature};
 use thiserror::Error;
 
@@ -28,10 +27,7 @@ pub enum StageError {
     /// The running system is not one of the deployments.
     #[error("this is not an osupdate system: what runs is not one of its deployments")]
     NotBooted,
-    /// What is there of the image cannot be found out.
-    #[error("cannot compare the image with the repository")]
-    Compare(#[source] FileError),
-    /// There is not enough space.
+    /// There is not enough space on the boot partition.
     #[error(transparent)]
     Space(#[from] SpaceError),
     /// The image cannot be pulled.
@@ -139,11 +135,6 @@ pub fn stage(
             return finish(machine, model, deployment, staging, image, request);
         }
     }
-    let missing_bytes = offer.missing_bytes(machine.repository).map_err(StageError::Compare)?;
-    let path = machine.sysroot.path().to_owned();
-    let free_bytes = machine.sysroot.free_bytes().map_err(|source| SpaceError::Query { path: path.clone(), source })?;
-    preflight::repository(path, free_bytes, missing_bytes)?;
-
     let options = PullOptions { bootable: true, ..PullOptions::default() };
     let image = pull(machine.repository, offer, &options, machine.observer)
         .map_err(|source| StageError::Pull { reference: reference(), source: Box::new(source) })?;

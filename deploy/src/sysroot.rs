@@ -167,12 +167,6 @@ impl Sysroot {
         Repository::open_with(self.directory.as_fd(), Path::new(paths::REPOSITORY), options)
     }
 
-    /// Bytes that can still be written to the physical root's file system.
-    pub fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
     /// Takes the exclusive right to change deployments. `purpose` tells others what is going on: `osupdate upgrade`.
     pub fn lock(&self, patience: Patience, purpose: &str, observer: &dyn Observer) -> Result<Lock, LockError> {
         let path = Path::new(STATE).join(LOCK);

@@ -17,6 +17,7 @@ use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
 
 use crate::admission::AdmissionError;
+use crate::space;
 use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
 use crate::transport::registry::{LimitReached, RegistryError};
@@ -186,14 +187,14 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<AdmissionError>() {
         return error.hint();
     }
+    if let Some(hint) = space::hint(error) {
+        return Some(hint);
+    }
     let error = error.downcast_ref::<io::Error>()?;
     match error.get_ref() {
         Some(inner) => hint(inner),
         None if error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() => {
             Some("run it as root".to_owned())
-        }
-        None if error.kind() == io::ErrorKind::StorageFull => {
-            Some("free some space; osupdate repo gc removes what no image needs".to_owned())
         }
         None => None,
     }

@@ -18,6 +18,7 @@ pub mod man;
 mod metered;
 pub mod output;
 pub mod progress;
+mod space;
 mod system;
 pub mod transport;
 pub mod trust;

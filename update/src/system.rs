@@ -62,6 +62,11 @@ impl System {
         Machine::new(&self.sysroot, &self.repository, &self.boot, booted, &self.lock, observer)
     }
 
+    /// The repository.
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     /// What the collection of garbage must keep, whatever the refs say.
     pub(crate) fn roots(&self, observer: &dyn Observer) -> Result<Vec<Root>, RootsError> {
         let mut found = roots_of(self.sysroot.path(), observer)?;

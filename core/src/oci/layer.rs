@@ -26,7 +26,7 @@ use super::manifest::BlobDescriptor;
 use crate::digest::Digest;
 use crate::fsverity::Hasher;
 use crate::observer::{Event, Observer};
-use crate::repository::{ObjectQueue, PendingObject, Repository};
+use crate::repository::{Guard, ObjectQueue, PendingObject, Repository};
 use crate::splitstream::{self, Chunk, Chunks, ContentType, Writer};
 use crate::tar::{self, Input, SparseMap};
 use crate::tree::Content;
@@ -89,6 +89,7 @@ pub(crate) fn import(queue: &ObjectQueue<'_>, layer: &LayerSource<'_>, blob: Blo
     let repository = queue.repository();
     let import = Import {
         queue,
+        room: Guard::new(repository),
         blob: layer.blob,
         decoder: BufReader::with_capacity(READ_BYTES, decoder),
         hasher: ContentHasher::new(layer.diff_id.algorithm()),
@@ -143,6 +144,7 @@ enum Object {
 
 struct Import<'a> {
     queue: &'a ObjectQueue<'a>,
+    room: Guard<'a>,
     blob: &'a BlobDescriptor,
     decoder: BufReader<Decoder<'a>>,
     hasher: ContentHasher,
@@ -172,6 +174,7 @@ impl Import<'_> {
             match self.decoder.read(&mut buffer[filled..end]) {
                 Ok(0) => break,
                 Ok(n) => {
+                    self.room.take(n as u64).map_err(LayerError::Space)?;
                     self.hasher.update(&buffer[filled..filled + n]);
                     filled += n;
                 }

@@ -32,7 +32,7 @@ use crate::digest::Digest;
 use crate::erofs::{self, Format};
 use crate::observer::Observer;
 use crate::repository::{
-    FileError, ImageError, Namespace, NotWritable, ObjectError, PublishError, RefError, Repository,
+    FileError, ImageError, Namespace, NotWritable, ObjectError, PublishError, RefError, Repository, SpaceError,
 };
 use crate::splitstream::{ContentType, Writer};
 use crate::transform::XattrFilter;
@@ -86,6 +86,9 @@ pub enum PullError {
         /// Its size.
         read_bytes: usize,
     },
+    /// The layers that are missing do not fit onto the file system.
+    #[error("there is no room for the image")]
+    Space(#[source] SpaceError),
     /// A layer was not imported.
     #[error("cannot import layer {digest}")]
     Layer {
@@ -220,6 +223,7 @@ impl Pull<'_> {
             platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
         }
         let formats = self.formats()?;
+        self.check_space(&config.diff_ids)?;
         if self.source.remote().is_some() {
             self.repository.remove_abandoned_blobs();
         }

@@ -1,6 +1,9 @@
 //! Room on the file system of a repository.
 
+use std::path::PathBuf;
+
 use rustix::fs::fstatvfs;
+use thiserror::Error;
 
 use super::{FileError, Repository, Verity};
 use crate::digest::Algorithm;
@@ -9,6 +12,91 @@ use crate::digest::Algorithm;
 const RESERVE_MAX_BYTES: u64 = 64 << 20;
 /// On a small file system, the part of it that is left alone.
 const RESERVE_PART: u64 = 20;
+
+/// Most bytes that are stored between two looks at what is free.
+const STEP_MAX_BYTES: u64 = 4 << 20;
+/// The part of the reserve that is stored between two looks.
+const STEP_PART: u64 = 8;
+
+/// Why nothing more is stored.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// It is known beforehand that there is not enough.
+    #[error(
+        "not enough space in {path}: {} are missing, {} are free, and {} of these are left alone",
+        mib(*missing_bytes), mib(*free_bytes), mib(*reserve_bytes), path = path.display()
+    )]
+    Missing {
+        /// The repository.
+        path: PathBuf,
+        /// What is to come.
+        missing_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+        /// What is left alone of it.
+        reserve_bytes: u64,
+    },
+    /// There was not enough.
+    #[error(
+        "no space left in {path}: {} are free, and the last {} are left alone",
+        mib(*free_bytes), mib(*reserve_bytes), path = path.display()
+    )]
+    Used {
+        /// The repository.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+        /// What is left alone.
+        reserve_bytes: u64,
+    },
+    /// The file system cannot be asked.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl SpaceError {
+    /// The repository that has too little room.
+    pub fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Missing { path, .. } | Self::Used { path, .. } => path,
+            Self::File(error) => &error.path,
+        }
+    }
+}
+
+/// Whole MiB, rounded up, for messages.
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// Watches over the reserve while much is stored.
+#[derive(Debug)]
+pub(crate) struct Guard<'a> {
+    repository: &'a Repository,
+    until_look_bytes: u64,
+}
+
+impl<'a> Guard<'a> {
+    pub(crate) fn new(repository: &'a Repository) -> Self {
+        Self { repository, until_look_bytes: 0 }
+    }
+
+    /// Is told of everything that is about to be stored; fails when the reserve is reached.
+    pub(crate) fn take(&mut self, bytes: u64) -> Result<(), SpaceError> {
+        if let Some(left) = self.until_look_bytes.checked_sub(bytes) {
+            self.until_look_bytes = left;
+            return Ok(());
+        }
+        let space = self.repository.space()?;
+        self.until_look_bytes = STEP_MAX_BYTES.min(space.reserve_bytes() / STEP_PART);
+        if space.usable_bytes() == 0 {
+            let (free_bytes, reserve_bytes) = (space.free_bytes, space.reserve_bytes());
+            return Err(SpaceError::Used { path: self.repository.path.clone(), free_bytes, reserve_bytes });
+        }
+        Ok(())
+    }
+}
 
 /// Room on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +141,19 @@ impl Repository {
         })
     }
 
+    /// Fails if there is not room for that many bytes besides the reserve. For nothing there always is.
+    ///
+    /// # Errors
+    /// [`SpaceError::Missing`], or when the file system cannot be asked.
+    pub fn check_space(&self, missing_bytes: u64) -> Result<(), SpaceError> {
+        let space = self.space()?;
+        if missing_bytes > 0 && missing_bytes > space.usable_bytes() {
+            let (free_bytes, reserve_bytes) = (space.free_bytes, space.reserve_bytes());
+            return Err(SpaceError::Missing { path: self.path.clone(), missing_bytes, free_bytes, reserve_bytes });
+        }
+        Ok(())
+    }
+
     /// What an object of this size takes up, with the Merkle tree and the descriptor where objects have fs-verity, as
     /// ext4 stores them.
     pub fn object_bytes(&self, space: &Space, size_bytes: u64) -> u64 {
@@ -89,6 +190,20 @@ mod tests {
         assert_eq!(verity_bytes(Algorithm::Sha512, 64 * 4096), 2 * 4096);
         assert_eq!(verity_bytes(Algorithm::Sha512, 65 * 4096), 4 * 4096);
         assert_eq!(verity_bytes(Algorithm::Sha256, 128 * 4096), 2 * 4096);
+    }
+
+    #[test]
+    fn missing_bytes_must_fit_besides_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo");
+        Repository::init(&path, Algorithm::Sha256, Verity::Unverified).unwrap();
+        let repository = Repository::open(&path).unwrap();
+        let space = repository.space().unwrap();
+        assert!(repository.check_space(0).is_ok());
+        assert!(repository.check_space(1).is_ok());
+        let error = repository.check_space(space.total_bytes).unwrap_err();
+        assert!(matches!(error, SpaceError::Missing { missing_bytes, .. } if missing_bytes == space.total_bytes));
+        assert!(error.to_string().starts_with("not enough space in "), "{error}");
     }
 
     #[test]

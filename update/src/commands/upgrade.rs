@@ -20,6 +20,7 @@ use crate::admission::{self, Candidate, UpgradeAllowances};
 use crate::cli::Context;
 use crate::exit::Outcome;
 use crate::metered;
+use crate::space;
 use crate::system::{self, System};
 use crate::transport::{ImageReference, SourceOptions, open_source};
 
@@ -115,9 +116,8 @@ pub(super) fn patience(wait: bool) -> Patience {
 /// The error of a change that did not get done. If it was for lack of space, what it took is given back first: /var is
 /// on the same file system.
 pub(super) fn failed(context: &Context, system: System, error: StageError) -> anyhow::Error {
-    let error = anyhow::Error::new(error);
-    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    if causes.into_iter().any(|cause| cause.kind() == io::ErrorKind::StorageFull) {
+    let error = space::explain(error, system.repository());
+    if space::is_lacking(&error) {
         super::gc::collect_quietly(context, system);
     }
     error

@@ -6,6 +6,7 @@ mod commands;
 mod completion;
 mod docker_registry;
 mod faulty_proxy;
+mod full_disk;
 mod hostile;
 mod images;
 mod json_forms;

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::oci::apply::ApplyError;
 use crate::oci::decompress::BlobFault;
 use crate::oci::digest::ContentDigest;
-use crate::repository::{ObjectError, StreamError};
+use crate::repository::{ObjectError, SpaceError, StreamError};
 use crate::splitstream::ReadError;
 use crate::tar::FormatError;
 
@@ -67,6 +67,9 @@ pub enum LayerError {
     /// Contents cannot be written.
     #[error("cannot write to the repository")]
     Write(#[source] io::Error),
+    /// The file system is nearly full.
+    #[error("there is no room for the layer")]
+    Space(#[source] SpaceError),
     /// An object cannot be stored.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -97,7 +100,12 @@ impl LayerError {
             | Self::Format(_)
             | Self::InlineRun
             | Self::Held => true,
-            Self::Transfer(_) | Self::Short { .. } | Self::Write(_) | Self::Object(_) | Self::Stopped => false,
+            Self::Transfer(_)
+            | Self::Short { .. }
+            | Self::Write(_)
+            | Self::Space(_)
+            | Self::Object(_)
+            | Self::Stopped => false,
         }
     }
 }

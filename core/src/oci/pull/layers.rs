@@ -19,6 +19,20 @@ use crate::repository::ObjectQueue;
 use crate::splitstream::ContentType;
 
 impl<'a> Pull<'a> {
+    /// Fails if the layers that are missing cannot be stored. Their compressed size is taken: of what is in them the
+    /// repository may have a part, and how much larger the rest is, nobody knows yet.
+    pub(super) fn check_space(&self, diff_ids: &[ContentDigest]) -> Result<(), PullError> {
+        let mut missing_bytes = 0_u64;
+        let mut seen = BTreeSet::new();
+        for (diff_id, (blob, _)) in diff_ids.iter().zip(&self.manifest.layers) {
+            if seen.insert(diff_id) && self.repository.stream(&layer_name(diff_id))?.is_none() {
+                let arrived = self.repository.partial_blob_bytes(&blob.digest.to_string())?;
+                missing_bytes = missing_bytes.saturating_add(blob.size.saturating_sub(arrived));
+            }
+        }
+        self.repository.check_space(missing_bytes).map_err(PullError::Space)
+    }
+
     /// The split streams of all layers, those that are missing fetched now.
     pub(super) fn layers(
         &self,

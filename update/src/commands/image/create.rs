@@ -15,6 +15,7 @@ use super::tree_options::TreeOptions;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::Outcome;
+use crate::space;
 
 /// Store a directory in the repository as an image
 ///
@@ -54,7 +55,7 @@ impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
         let repository = repository.open_for_change()?;
         let result = scan(&self.directory, &self.tree.scan_options(), &repository, &*context.observer);
-        let mut tree = super::scanned(result)?;
+        let mut tree = super::scanned(result).map_err(|error| space::explain(error, &repository))?;
         let doing = || format!("cannot make an image of {}", self.directory.display());
         self.tree.transform(&mut tree).with_context(doing)?;
         if self.bootable {

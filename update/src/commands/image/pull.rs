@@ -16,6 +16,7 @@ use crate::commands::transfer::Transfer;
 use crate::commands::trust_options::TrustOptions;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
+use crate::space;
 use crate::transport::{ImageReference, SourceOptions, open_source};
 use crate::trust::Verdict;
 
@@ -125,7 +126,7 @@ impl Args {
         let image = match result {
             Err(PullError::Boot(_)) => result.hint("without --bootable it can be pulled, but then not booted"),
             Err(PullError::BootImage { .. }) => result.hint("without --expected-digest the first of these is stored"),
-            other => other.map_err(Into::into),
+            other => other.map_err(|error| space::explain(error, &repository)),
         }
         .with_context(doing)?;
 

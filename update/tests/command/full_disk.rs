@@ -1,0 +1,148 @@
+//! Repositories on file systems that get full.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::docker_registry::have;
+use crate::layout::Layout;
+use crate::place::{Place, Run};
+
+const MIB: u64 = 1 << 20;
+
+/// A place with a repository `disk/repo` on a small file system of its own.
+struct SmallDisk {
+    place: Place,
+}
+
+impl SmallDisk {
+    /// `None`, and it is said why, where file systems cannot be mounted.
+    fn mount(size_mib: u64) -> Option<Self> {
+        if !have(&["tar", "gzip", "mkfs.ext4", "mount", "umount"]) {
+            return None;
+        }
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: mounting a file system needs root");
+            return None;
+        }
+        let place = Place::new();
+        let image = place.path().join("disk.img");
+        fs::File::create(&image).unwrap().set_len(size_mib * MIB).unwrap();
+        fs::create_dir(place.path().join("disk")).unwrap();
+        let made = Run::of(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image));
+        drop(made.done());
+        let disk = Self { place };
+        let mounted = Run::of(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path("")));
+        drop(mounted.done());
+        drop(disk.run(&["repo", "init", "--unverified"]).done());
+        Some(disk)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join("disk").join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        self.place.run(&[arguments, &["--repo", "disk/repo"]].concat())
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.path("")).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Fills the file system up to that many bytes.
+    fn leave(&self, bytes: u64) {
+        let filler = fs::File::create(self.path("filler")).unwrap();
+        let len = self.free_bytes().saturating_sub(bytes);
+        rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, len).unwrap();
+    }
+
+    /// An image in `big` of many files of 1 MiB, each of them different: few bytes to fetch, many to store.
+    fn image(&self, files: u8) {
+        let mut layout = Layout::create(&self.place.path().join("big"));
+        let contents: Vec<(String, Vec<u8>)> =
+            (0..files).map(|number| (format!("usr/share/{number}"), vec![number; MIB as usize])).collect();
+        let files: Vec<(&str, &[u8])> =
+            contents.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&files]);
+        layout.tag("1", &image);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(self.path("")).status().unwrap();
+        assert!(status.success() || std::thread::panicking(), "umount failed");
+    }
+}
+
+#[test]
+fn a_pull_stops_before_the_disk_is_full_and_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    disk.image(24);
+    disk.leave(15 * MIB);
+    let said = disk.run(&["image", "pull", "oci:big"]).failed(1);
+    assert!(said.contains("there is no room for the layer"), "{said}");
+    assert!(said.contains("no space left in disk/repo: ") && said.contains(" are left alone"), "{said}");
+    assert!(said.contains("hint: osupdate repo gc --repo disk/repo removes"), "{said}");
+    assert!(disk.free_bytes() > MIB, "the reserve is left: {}", disk.free_bytes());
+    assert!(disk.free_bytes() < 10 * MIB, "all else was used: {}", disk.free_bytes());
+
+    drop(disk.run(&["repo", "fsck"]).done());
+    assert_eq!(disk.run(&["image", "list", "--json"]).json()["images"], serde_json::json!([]));
+    drop(disk.run(&["repo", "gc"]).done());
+    assert!(disk.free_bytes() > 12 * MIB, "what was stored is given back: {}", disk.free_bytes());
+
+    fs::remove_file(disk.path("filler")).unwrap();
+    let pulled = disk.run(&["image", "pull", "oci:big", "--json"]).json();
+    let elsewhere = disk.place.run(&["image", "digest", "--hex", "--source", "oci:big"]).done();
+    assert_eq!(format!("{}\n", pulled["image_digest"].as_str().unwrap()), elsewhere);
+    drop(disk.run(&["repo", "fsck"]).done());
+}
+
+#[test]
+fn what_is_known_not_to_fit_is_not_begun() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    disk.leave(3 * MIB);
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        // xorshift
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(MIB as usize)
+    .collect();
+    let mut layout = Layout::create(&disk.place.path().join("big"));
+    let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&[("usr/noise", &noise)]]);
+    layout.tag("1", &image);
+    let objects = || fs::read_dir(disk.path("repo/objects")).map_or(0, Iterator::count);
+    let before = objects();
+    let said = disk.run(&["image", "pull", "oci:big"]).failed(1);
+    assert!(said.contains("not enough space in disk/repo: ") && said.contains("3 MiB are free"), "{said}");
+    assert!(said.contains("osupdate repo gc --repo disk/repo"), "{said}");
+    assert_eq!(objects(), before, "nothing was written");
+    fs::remove_file(disk.path("filler")).unwrap();
+    drop(disk.run(&["image", "pull", "oci:big"]).done());
+}
+
+#[test]
+fn a_disk_that_gets_full_is_told_with_numbers() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let files = disk.place.path().join("files/usr");
+    fs::create_dir_all(&files).unwrap();
+    for number in 0..15_u8 {
+        fs::write(files.join(number.to_string()), vec![number; MIB as usize]).unwrap();
+    }
+    disk.leave(10 * MIB);
+    let said = disk.run(&["image", "create", "files"]).failed(1);
+    assert!(said.contains("the file system of disk/repo is full: ") && said.contains(" are free"), "{said}");
+    assert!(said.contains("hint: osupdate repo gc removes"), "{said}");
+    drop(disk.run(&["repo", "fsck"]).done());
+    drop(disk.run(&["repo", "gc"]).done());
+    fs::remove_file(disk.path("filler")).unwrap();
+    drop(disk.run(&["image", "create", "files"]).done());
+    drop(disk.run(&["repo", "fsck"]).done());
+}
