@@ -17,6 +17,8 @@ use crate::tree::Content;
 
 /// Most files in an archive. Images have a few for each layer.
 const MEMBERS_MAX: usize = 1 << 16;
+/// Most bytes of all their names and of the targets of links: the index is in memory.
+const NAMES_MAX_BYTES: usize = 16 << 20;
 /// Longest name of a file, or target of a link, that is kept: those of images are shorter.
 const NAME_MAX: usize = 512;
 /// Most links that follow each other.
@@ -33,7 +35,7 @@ pub enum IndexError {
     #[error("it is not a good tar archive")]
     Format(#[from] FormatError),
     /// No image has as many files.
-    #[error("it has more than {MEMBERS_MAX} files, which are those of a file system and not of an image in layers")]
+    #[error("it has more files than an image in layers, as if they were those of a file system")]
     TooMany,
     /// A file has holes, which the tools that write images never make.
     #[error("a file in it is sparse, which no file of an image is")]
@@ -73,10 +75,10 @@ impl Archive {
         let size = file.metadata().map_err(IndexError::Read)?.len();
         let mut members: HashMap<Vec<u8>, Member> = HashMap::new();
         let mut reader = Reader::new(Scan { file: &file, size, at: 0, contents_at: 0 });
-        let mut count = 0;
+        let (mut count, mut names_bytes) = (0, 0);
         while let Some(entry) = reader.next_entry()? {
             count += 1;
-            if count > MEMBERS_MAX {
+            if count > MEMBERS_MAX || names_bytes > NAMES_MAX_BYTES {
                 return Err(IndexError::TooMany);
             }
             let Some(name) = normal(&[], &entry.path) else { continue };
@@ -92,6 +94,10 @@ impl Archive {
                 _ => None,
             };
             let Some(kind) = kind else { continue };
+            names_bytes += name.len();
+            if let Kind::Link(target) = &kind {
+                names_bytes += target.len();
+            }
             let repeated = members.contains_key(&name);
             members.insert(name, Member { kind, repeated });
         }
@@ -312,6 +318,24 @@ mod tests {
     fn file_systems_are_no_images() {
         let one = file("x", b"");
         assert!(matches!(index(&vec![&one[..]; MEMBERS_MAX + 1]), Err(IndexError::TooMany)));
+    }
+
+    #[test]
+    fn names_do_not_fill_the_memory() {
+        // A PAX header gives a link a longer name and target than there is room for in its own.
+        let record = |key: &str| {
+            let value = key.chars().cycle().take(500).collect::<String>();
+            format!("{} {key}={value}\n", 3 + 1 + key.len() + 1 + 500 + 1)
+        };
+        let records = record("path") + &record("linkpath");
+        let mut entry = header("pax", b'x', "", records.len() as u64).to_vec();
+        entry.extend_from_slice(records.as_bytes());
+        entry.resize(entry.len().next_multiple_of(512), 0);
+        entry.extend_from_slice(&header("x", b'2', "y", 0));
+        assert!(index(&[&entry]).is_ok());
+        let enough = NAMES_MAX_BYTES / 1000 + 2;
+        assert!(enough < MEMBERS_MAX);
+        assert!(matches!(index(&vec![&entry[..]; enough]), Err(IndexError::TooMany)));
     }
 
     #[test]

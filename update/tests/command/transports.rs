@@ -194,6 +194,26 @@ fn an_image_that_the_store_does_not_have_is_named() {
     assert!(said.contains("skopeo cannot open containers-storage:localhost/nothing:1"), "{said}");
 }
 
+#[test]
+fn a_store_with_another_file_than_the_image_is_refused() {
+    if !have(&["tar", "gzip", "skopeo"]) {
+        return;
+    }
+    let place = Place::with_repository();
+    skopeo(&place, &["copy", "-q", "oci:image:1", "containers-storage:localhost/os:1"]);
+    let layers = fs::read_dir(place.path().join("store/vfs/dir")).unwrap();
+    let changed = layers
+        .map(|layer| layer.unwrap().path().join("usr/lib/os-release"))
+        .filter(|file| file.exists())
+        .map(|file| fs::write(file, b"ID=evil\n").unwrap());
+    assert!(changed.count() > 0, "no layer has the file");
+    let arguments = ["image", "pull", "containers-storage:localhost/os:1"];
+    let said = place.run_with(&arguments, &[("CONTAINERS_STORAGE_CONF", &store(&place))]).failed(1);
+    assert!(said.contains("cannot import layer"), "{said}");
+    assert_eq!(place.run(&["image", "list", "--json"]).json()["images"], json!([]));
+    drop(place.run(&["repo", "fsck"]).done());
+}
+
 /// An archive as `docker save` writes it, with one layer of these files.
 fn saved(layers: &[(&str, &[u8])], diff_ids: &[String], tags: &Value) -> Vec<(String, Vec<u8>)> {
     let config = json!({
