@@ -46,7 +46,7 @@ struct ToDisk {
     #[arg(value_hint = ValueHint::FilePath)]
     disk: PathBuf,
 
-    /// The image: docker://HOST/NAME:TAG or oci:DIRECTORY[:TAG]
+    /// The image: docker://HOST/NAME:TAG, oci:DIRECTORY[:TAG], or another reference as for image pull
     #[arg(long, value_name = "REF", add = completion::references())]
     source: ImageReference,
 

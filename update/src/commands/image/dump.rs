@@ -30,7 +30,7 @@ Examples:
   osupdate image dump ./image.erofs /etc /usr/lib/os-release
   osupdate image dump ./rootfs --objects /usr/bin/bash")]
 pub(super) struct Args {
-    /// Tag or digest of an image in the repository; a directory, dumpfile or EROFS file; a reference; - for standard input
+    /// Tag or digest of an image in the repository; a directory, dumpfile, EROFS file or image archive; a reference; - for standard input
     #[arg(add = completion::subjects())]
     image: String,
 

@@ -28,7 +28,7 @@ Examples:
   osupdate image mkfs ./rootfs rootfs.erofs --format v0 --digest sha256
   osupdate image mkfs ./old.erofs new.erofs --format v1")]
 pub(super) struct Args {
-    /// A dumpfile, directory or EROFS file; tag or digest of an image in the repository; a reference; - for standard input
+    /// A dumpfile, directory, EROFS file or image archive; tag or digest of an image in the repository; a reference; - for standard input
     #[arg(add = completion::subjects())]
     image: String,
 
