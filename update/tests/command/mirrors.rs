@@ -199,3 +199,31 @@ fn a_mirror_with_a_wrong_blob_is_named() {
     // From now on the other one is asked.
     assert_eq!(read().unwrap(), b"0123456789");
 }
+
+#[test]
+fn plain_http_is_for_the_registry_that_the_user_names_alone() {
+    let (mirror, primary) = (serves(MANIFEST), serves(MANIFEST));
+    let dir = tempfile::tempdir().unwrap();
+    let (registries_file, auth) = (dir.path().join("registries.conf"), dir.path().join("auth.json"));
+    let (address, copies) = (&primary.address, &mirror.address);
+    let config = format!("[[registry]]\nlocation = '{address}'\n[[registry.mirror]]\nlocation = '{copies}'");
+    fs::write(&registries_file, config).unwrap();
+    fs::write(&auth, "{}").unwrap();
+    let mut options = options(AuthFiles::only(auth));
+    options.plain_http = true;
+    options.registries = RegistriesFiles::only(Some(registries_file), Vec::new());
+    let image = RegistryImage::new(&format!("{address}/os:1").parse().unwrap(), &options).unwrap();
+    assert_eq!(image.manifest().unwrap(), MANIFEST);
+    assert_eq!(paths(&mirror), [""; 0]);
+    assert_eq!(paths(&primary), ["/v2/os/manifests/1"]);
+}
+
+#[test]
+fn a_mirror_that_is_set_up_wrongly_is_passed_by() {
+    let primary = serves(MANIFEST);
+    let config = table(&primary.address, &["mirror.test"]);
+    let auth_file = r#"{"credHelpers": {"mirror.test": "no-such-helper"}}"#;
+    assert_eq!(image(&config, ":1", auth_file).unwrap().manifest().unwrap(), MANIFEST);
+    let auth_file = format!(r#"{{"credHelpers": {{"{}": "no-such-helper"}}}}"#, primary.address);
+    assert!(matches!(image(&config, ":1", &auth_file), Err(RegistryError::Credentials { .. })));
+}

@@ -12,6 +12,7 @@ use super::clients::Settings;
 use super::endpoint::Endpoint;
 use super::error::{self, RegistryError};
 use super::proxy::Proxies;
+use super::registries::Place;
 use super::response::Patience;
 use super::retry::Retry;
 
@@ -57,8 +58,7 @@ impl Http {
             directories: options.certificates.clone(),
         };
         let configured = places.len() > 1 || places.iter().any(|place| place.reference != *reference);
-        let mut endpoints = Vec::with_capacity(places.len());
-        for place in places {
+        let open = |place: Place| -> Result<Endpoint, RegistryError> {
             let at = &place.reference;
             let credentials = options
                 .auth_files
@@ -68,7 +68,18 @@ impl Http {
             let plain = options.plain_http && at.host == reference.host;
             let attempts = if place.is_mirror { MIRROR_ATTEMPTS } else { options.retry.attempts };
             let retry = Retry { attempts: attempts.min(options.retry.attempts), ..options.retry.clone() };
-            endpoints.push(Endpoint::new(place, plain, credentials, retry, settings.clone())?);
+            Ok(Endpoint::new(place, plain, credentials, retry, settings.clone())?)
+        };
+        let mut endpoints = Vec::with_capacity(places.len());
+        for place in places {
+            let mirror = place.is_mirror.then(|| place.reference.to_string());
+            match (open(place), mirror) {
+                (Ok(endpoint), _) => endpoints.push(endpoint),
+                (Err(error), Some(mirror)) => {
+                    tracing::warn!("{}, not using the mirror {mirror}", error::chain(&error));
+                }
+                (Err(error), None) => return Err(error),
+            }
         }
         let (preferred, retry) = (AtomicUsize::new(0), options.retry.clone());
         Ok(Self { image, endpoints, preferred, configured, retry })
