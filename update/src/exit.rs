@@ -17,6 +17,7 @@ use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
 
 use crate::admission::AdmissionError;
+use crate::output::for_terminal;
 use crate::space;
 use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
@@ -45,6 +46,9 @@ pub fn statuses() -> String {
     let meanings: Vec<_> = STATUSES.iter().map(|(status, meaning)| format!("{status} {meaning}")).collect();
     format!("Exit status: {}.", meanings.join(", "))
 }
+
+/// Most characters of one cause that are shown.
+const CAUSE_MAX: usize = 4000;
 
 const STATUS_FAILED: u8 = 1;
 const STATUS_USAGE: u8 = 2;
@@ -143,8 +147,12 @@ pub fn message(error: &anyhow::Error) -> String {
         if let Some(hint) = hint(cause) {
             hints.push(hint);
         }
-        // Parts of it may come from a stranger, who must not write to the terminal as he likes.
-        let line: String = cause.to_string().chars().filter(|c| !c.is_control() || *c == '\n').collect();
+        // Parts of it may come from a stranger, who must not write to the terminal as he likes, or as much.
+        let mut line = for_terminal(&cause.to_string());
+        if let Some((end, _)) = line.char_indices().nth(CAUSE_MAX) {
+            line.truncate(end);
+            line.push('…');
+        }
         // Other people's errors print their source as well as returning it.
         if shown.iter().any(|earlier| earlier.contains(&line)) {
             continue;
@@ -214,6 +222,12 @@ mod tests {
         assert_eq!(error.chain().find_map(limit_reached), Some(&limit));
         assert!(stopped(&limit).starts_with("stopped: 2.00 MiB were fetched"), "{}", stopped(&limit));
         assert_eq!(anyhow!("another").chain().find_map(limit_reached), None);
+    }
+
+    #[test]
+    fn a_cause_without_end_is_cut() {
+        let text = message(&anyhow!("{}", "é".repeat(10 * CAUSE_MAX)));
+        assert!(text.ends_with("é…\n") && text.chars().count() < CAUSE_MAX + 20);
     }
 
     #[test]

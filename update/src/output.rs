@@ -51,16 +51,18 @@ impl Output {
             let mut text = Vec::new();
             human(&mut text)?;
             // Names and labels come from images: they must not be able to move the cursor.
-            bytes.extend(
-                String::from_utf8_lossy(&text)
-                    .chars()
-                    .filter(|c| *c == '\n' || !c.is_control())
-                    .collect::<String>()
-                    .bytes(),
-            );
+            bytes.extend(for_terminal(&String::from_utf8_lossy(&text)).bytes());
         }
         write_stdout(&bytes)
     }
+}
+
+/// Text without what could do something to a terminal, or make it show something else than it says: control characters other
+/// than the end of a line, and the marks that change the direction of writing.
+pub fn for_terminal(text: &str) -> String {
+    let is_mark =
+        |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    text.chars().filter(|c| *c == '\n' || !c.is_control() && !is_mark(*c)).collect()
 }
 
 /// Writes bytes to standard output as they are: for files, not for people. A reader that went away is not an error.
@@ -105,6 +107,11 @@ pub fn table<const N: usize>(out: &mut dyn Write, rows: &[[String; N]]) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_strangers_cannot_steer_the_terminal() {
+        assert_eq!(for_terminal("a\u{1b}[2Jb\rc\nd\u{202e}e\u{200f}f\u{9b}g é"), "a[2Jbc\ndefg é");
+    }
 
     #[test]
     fn columns_are_aligned_without_trailing_spaces() {

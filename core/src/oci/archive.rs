@@ -69,6 +69,13 @@ enum Contents {
     At { offset: u64, size: u64 },
 }
 
+/// What to do about a name that is in an archive more than once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    LastCounts,
+    Refused,
+}
+
 impl Archive {
     /// Finds out what is in an archive.
     pub(crate) fn index(file: File) -> Result<Self, IndexError> {
@@ -106,44 +113,55 @@ impl Archive {
 
     /// Whether there is a file, or a link to one, with this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.find(name).is_ok()
+        self.find(name, Repeated::LastCounts).is_ok()
+    }
+
+    /// The name of the file that is found by this one, all links followed: the same for all of its names.
+    pub(crate) fn own_name(&self, name: &str) -> io::Result<Vec<u8>> {
+        Ok(self.find(name, Repeated::LastCounts)?.0)
     }
 
     /// Size of a file in bytes.
     pub(crate) fn size(&self, name: &str) -> io::Result<u64> {
-        Ok(match self.find(name)? {
+        Ok(match self.find(name, Repeated::LastCounts)?.1 {
             Contents::Inline(bytes) => bytes.len() as u64,
             Contents::At { size, .. } => *size,
         })
     }
 
-    /// A file, all links followed.
-    fn find(&self, name: &str) -> io::Result<&Contents> {
+    /// A file and its name, all links followed.
+    fn find(&self, name: &str, repeated: Repeated) -> io::Result<(Vec<u8>, &Contents)> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {name} in the archive"));
+        let invalid = |problem| io::Error::new(io::ErrorKind::InvalidData, problem);
         let mut name = normal(&[], name.as_bytes()).ok_or_else(missing)?;
         for _ in 0..=LINKS_MAX {
-            match &self.members.get(&name).ok_or_else(missing)?.kind {
+            let member = self.members.get(&name).ok_or_else(missing)?;
+            if member.repeated && repeated == Repeated::Refused {
+                return Err(invalid("it is in the archive more than once"));
+            }
+            match &member.kind {
                 Kind::Link(target) => name.clone_from(target),
-                Kind::File(contents) => return Ok(contents),
+                Kind::File(contents) => return Ok((name, contents)),
             }
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "it is a link to a link, and so on"))
+        Err(invalid("it is a link to a link, and so on"))
+    }
+
+    fn open_as(&self, name: &str, repeated: Repeated) -> io::Result<Box<dyn Read + Send + '_>> {
+        Ok(match self.find(name, repeated)?.1 {
+            Contents::At { offset, size } => Box::new(Part { file: &self.file, at: *offset, left: *size }),
+            Contents::Inline(bytes) => Box::new(Cursor::new(bytes)),
+        })
     }
 }
 
 impl Files for Archive {
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
-        Ok(match self.find(name)? {
-            Contents::At { offset, size } => Box::new(Part { file: &self.file, at: *offset, left: *size }),
-            Contents::Inline(bytes) => Box::new(Cursor::new(bytes)),
-        })
+        self.open_as(name, Repeated::LastCounts)
     }
 
     fn open_document(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
-        if self.members.get(name.as_bytes()).is_some_and(|member| member.repeated) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is in the archive more than once"));
-        }
-        self.open(name)
+        self.open_as(name, Repeated::Refused)
     }
 }
 
@@ -301,8 +319,12 @@ mod tests {
         let archive = index(&[&file("x", b"1"), &file("y", b"3"), &file("./x", b"2")]).unwrap();
         assert_eq!(contents(&archive, "x").unwrap(), b"2");
         assert!(archive.open_document("y").is_ok());
-        let error = archive.open_document("x").err().unwrap();
-        assert_eq!(error.to_string(), "it is in the archive more than once");
+        let link = header("link", b'2', "x", 0);
+        let linked = index(&[&file("x", b"1"), &link, &file("x", b"2")]).unwrap();
+        for error in [archive.open_document("x"), archive.open_document("./x"), linked.open_document("link")] {
+            assert_eq!(error.err().unwrap().to_string(), "it is in the archive more than once");
+        }
+        assert_eq!(linked.own_name("./link").unwrap(), b"x");
     }
 
     #[test]

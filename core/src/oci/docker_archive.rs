@@ -140,15 +140,16 @@ impl DockerArchive {
         let checked = CheckedConfig::parse(&config, image.layers.len()).map_err(|source| found.unusable(source))?;
         let mut layers = HashMap::new();
         let mut descriptors = Vec::new();
-        // Layers without files are often the same, and a list of one file many times must not be read as often.
-        let mut known: HashMap<&str, Descriptor> = HashMap::new();
+        // Layers without files are often the same, and one file must not be read as often as a list names it.
+        let mut known: HashMap<Vec<u8>, Descriptor> = HashMap::new();
         for (file, diff_id) in image.layers.iter().zip(&checked.diff_ids) {
-            let descriptor = match known.get(file.as_str()) {
+            let own_name = archive.own_name(file).map_err(|source| found.unreadable(file, source))?;
+            let descriptor = match known.get(&own_name) {
                 Some(descriptor) => descriptor.clone(),
                 None => found.layer(file, diff_id)?,
             };
             layers.insert(descriptor.digest, file.clone());
-            known.insert(file, descriptor.clone());
+            known.insert(own_name, descriptor.clone());
             descriptors.push(descriptor);
         }
         let manifest = Manifest {

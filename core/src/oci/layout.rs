@@ -1,6 +1,8 @@
 //! OCI image layouts: directories or archives with `oci-layout`, `index.json` and `blobs/`, as skopeo and buildah write
 //! them.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ use super::source::{ImageSource, SourceError};
 pub(crate) const MARKER: &str = "oci-layout";
 /// Annotation that names an image in `index.json`.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Most images of an index that are read to find out what machine they are for.
+const UNDESCRIBED_MAX: usize = 64;
 /// Deepest nesting of indexes.
 const INDEX_DEPTH_MAX: usize = 4;
 
@@ -69,6 +73,12 @@ pub enum LayoutError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// An index leaves it to us to read all of its images.
+    #[error("{path} has more than {UNDESCRIBED_MAX} images without a platform in an index, name one of them", path = path.display())]
+    Undescribed {
+        /// The directory.
+        path: PathBuf,
     },
     /// A blob is not what its name says.
     #[error("{path} is damaged, it does not match its digest", path = path.display())]
@@ -187,7 +197,7 @@ impl Layout {
             let descriptor = match candidates.as_slice() {
                 [only] if only.platform().is_none() => only,
                 several => {
-                    candidates = several.iter().filter_map(|descriptor| self.with_platform(descriptor)).collect();
+                    candidates = self.with_platforms(several)?;
                     platform.select(&candidates).map_err(failed)?
                 }
             };
@@ -200,12 +210,30 @@ impl Layout {
         Err(failed(ManifestError::Index))
     }
 
-    /// The descriptor of one of several images with the platform that its configuration states, if it does not have one
-    /// itself. `None`: it is no image that can be read.
-    fn with_platform(&self, descriptor: &Descriptor) -> Option<Descriptor> {
-        if descriptor.platform().is_some() {
-            return Some(descriptor.clone());
+    /// Those of several images whose platform is known, or found out.
+    fn with_platforms(&self, several: &[Descriptor]) -> Result<Vec<Descriptor>, LayoutError> {
+        let mut found: HashMap<String, Option<Descriptor>> = HashMap::new();
+        let mut described = Vec::new();
+        for descriptor in several {
+            if descriptor.platform().is_some() {
+                described.push(descriptor.clone());
+                continue;
+            }
+            let read = found.len();
+            match found.entry(descriptor.digest().to_string()) {
+                Entry::Occupied(_) => {}
+                Entry::Vacant(_) if read == UNDESCRIBED_MAX => {
+                    return Err(LayoutError::Undescribed { path: self.path.clone() });
+                }
+                Entry::Vacant(vacant) => described.extend(vacant.insert(self.with_platform(descriptor)).clone()),
+            }
         }
+        Ok(described)
+    }
+
+    /// The descriptor of one of several images with the platform that its configuration states. `None`: it is no image
+    /// that can be read.
+    fn with_platform(&self, descriptor: &Descriptor) -> Option<Descriptor> {
         let manifest = CheckedArtifact::parse(&self.read_blob(descriptor).ok()?).ok()?;
         let config = self.files.open(&blob_path(&manifest.config.digest)).ok()?;
         let config = read_bounded(config, CONFIG_MAX_BYTES).ok()?;
