@@ -53,7 +53,7 @@ impl Proxies {
 
     /// Makes a client use them, and no others.
     pub(super) fn apply(&self, client: ClientBuilder) -> reqwest::Result<ClientBuilder> {
-        let no_proxy = NoProxy::from_string(&format!("{},{LOOPBACK}", self.no_proxy));
+        let no_proxy = NoProxy::from_string(&format!("{},{LOOPBACK}", hosts(&self.no_proxy)));
         let mut client = client.no_proxy();
         if let Some((_, url)) = &self.https {
             client = client.proxy(Proxy::https(url.clone())?.no_proxy(no_proxy.clone()));
@@ -72,14 +72,33 @@ impl Proxies {
     }
 }
 
+/// `no_proxy` in the form that the HTTP client knows, which compares hosts alone. An entry for one port of a host then is for
+/// all of them.
+fn hosts(no_proxy: &str) -> String {
+    let host = |entry: &str| {
+        let entry = entry.trim();
+        let entry = entry.strip_prefix("*.").unwrap_or(entry);
+        let bracketed = entry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        if let Some((address, _)) = bracketed {
+            return address.to_owned();
+        }
+        match entry.split_once(':') {
+            Some((host, port)) if !port.contains(':') => host.to_owned(),
+            _ => entry.to_owned(),
+        }
+    };
+    no_proxy.split(',').map(host).collect::<Vec<_>>().join(",")
+}
+
 /// Parses the address of a proxy. The address itself is not shown: a password may be in it.
 fn parse(variable: &'static str, value: &str) -> Result<Url, ProxyError> {
     let failed = |problem: String| Err(ProxyError { variable, problem });
     let with_scheme = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
     match Url::parse(&with_scheme) {
         Ok(url) if !url.has_host() => failed("it has no host".to_owned()),
-        Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(url),
-        Ok(url) => failed(format!("proxies that speak {} are not supported, only http and https", url.scheme())),
+        Ok(url) if url.scheme() == "http" => Ok(url),
+        // The HTTP client would show it the certificate that is meant for the registry, and trust whom the registry may trust.
+        Ok(url) => failed(format!("proxies that speak {} are not supported, only http", url.scheme())),
         Err(error) => failed(format!("{error}, expected http://HOST:PORT")),
     }
 }
@@ -108,8 +127,14 @@ mod tests {
             Ok((some("a.example:80 (from https_proxy)"), some("b:1 (from HTTP_PROXY)")))
         );
         assert_eq!(read(&[("HTTP_PROXY", "b:1"), ("REQUEST_METHOD", "GET")]), Ok((None, None)));
-        let all = read(&[("ALL_PROXY", "https://c.example")]).unwrap();
-        assert_eq!(all, (some("c.example:443 (from ALL_PROXY)"), some("c.example:443 (from ALL_PROXY)")));
+        let all = read(&[("ALL_PROXY", "c.example:80")]).unwrap();
+        assert_eq!(all, (some("c.example:80 (from ALL_PROXY)"), some("c.example:80 (from ALL_PROXY)")));
+    }
+
+    #[test]
+    fn hosts_without_proxy_may_be_written_with_ports_and_stars() {
+        let list = "a.example:5000, *.b.example,.c.example,[::1]:80,::2,10.0.0.0/8,*,";
+        assert_eq!(hosts(list), "a.example,b.example,.c.example,::1,::2,10.0.0.0/8,*,");
     }
 
     #[test]
@@ -117,5 +142,6 @@ mod tests {
         let error = read(&[("https_proxy", "socks5://user:secret@a.example:1080")]).unwrap_err();
         assert!(error.contains("https_proxy") && error.contains("socks5") && !error.contains("secret"), "{error}");
         assert!(read(&[("http_proxy", "http://:secret@")]).is_err());
+        assert!(read(&[("http_proxy", "https://a.example")]).is_err());
     }
 }

@@ -194,19 +194,32 @@ impl Registries {
         Ok(())
     }
 
-    /// Where to look for an image, in order. The last place is the one that it comes from, the others are mirrors.
+    /// The table for a reference, and how much of it its prefix covers: the longest prefix decides; of several that are equally
+    /// long one without a wildcard, then the first.
+    fn table(&self, reference: &str) -> Option<(usize, &Registry)> {
+        let fitting = self.tables.iter().filter_map(|table| Some((match_length(&table.prefix, reference)?, table)));
+        fitting.rev().max_by_key(|(_, table)| (table.prefix.len(), !table.prefix.starts_with('*')))
+    }
+
+    fn check_blocked(&self, reference: &RegistryReference) -> Result<(), RegistriesError> {
+        let reference = reference.to_string();
+        match self.table(&reference) {
+            Some((_, table)) if table.blocked => {
+                let (prefix, path) = (table.prefix.clone(), table.path.clone());
+                Err(RegistriesError::Blocked { reference, prefix, path })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where to look for an image, in order. The last place is the one that it comes from, the others are mirrors. What is
+    /// blocked is so under every name: a mirror is passed over then.
     pub(super) fn places(&self, reference: &RegistryReference) -> Result<Vec<Place>, RegistriesError> {
+        self.check_blocked(reference)?;
         let text = reference.to_string();
-        let fitting = self.tables.iter().filter_map(|table| Some((match_length(&table.prefix, &text)?, table)));
-        // Of several that are equally long one without a wildcard, then the first.
-        let longest = fitting.rev().max_by_key(|(_, table)| (table.prefix.len(), !table.prefix.starts_with('*')));
-        let Some((length, table)) = longest else {
+        let Some((length, table)) = self.table(&text) else {
             return Ok(vec![Place { reference: reference.clone(), insecure: None, is_mirror: false }]);
         };
-        if table.blocked {
-            let (prefix, path) = (table.prefix.clone(), table.path.clone());
-            return Err(RegistriesError::Blocked { reference: text, prefix, path });
-        }
         let place = |location: &str, insecure: bool, is_mirror| {
             let reference = match location {
                 "" => reference.clone(),
@@ -220,8 +233,18 @@ impl Registries {
             MirrorUse::DigestOnly => by_digest,
             MirrorUse::TagOnly => !by_digest,
         });
-        let mirrors = mirrors.map(|mirror| place(&mirror.location, mirror.insecure, true));
-        mirrors.chain([place(&table.location, table.insecure, false)]).collect()
+        let mut places = Vec::new();
+        for mirror in mirrors {
+            let place = place(&mirror.location, mirror.insecure, true)?;
+            match self.check_blocked(&place.reference) {
+                Ok(()) => places.push(place),
+                Err(error) => tracing::warn!("passing over a mirror: {error}"),
+            }
+        }
+        let original = place(&table.location, table.insecure, false)?;
+        self.check_blocked(&original.reference)?;
+        places.push(original);
+        Ok(places)
     }
 }
 

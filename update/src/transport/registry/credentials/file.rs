@@ -48,7 +48,7 @@ pub(super) fn find(
         !(entry.auth.is_empty() && entry.identitytoken.is_empty())
             && image.strip_prefix(&scope).is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
     });
-    if let Some((key, entry)) = fitting.max_by_key(|(key, _)| scope(key).len()) {
+    if let Some((key, entry)) = fitting.max_by_key(|(key, _)| (scope(key).len(), scope(key) == **key)) {
         let credentials = decode(entry);
         return match credentials {
             Some(credentials) => Ok(Some(credentials)),
@@ -56,6 +56,8 @@ pub(super) fn find(
         };
     }
     if !file.creds_store.is_empty() {
+        // Docker gives its own registry's login to a store under another name.
+        let host = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
         match helper::get(&file.creds_store, host) {
             Ok(found) => return Ok(found),
             // It is for every registry, and most images need no login.
@@ -132,6 +134,14 @@ mod tests {
         assert_eq!(user("h.example.com/os"), None);
         assert_eq!(user("h.example:5000/os"), None);
         assert_eq!(user("empty.example/os"), None);
+    }
+
+    #[test]
+    fn an_entry_by_name_comes_before_one_by_address() {
+        for (name, address) in [("docker.io", "https://index.docker.io/v1/"), ("g.example", "https://g.example")] {
+            let json = format!(r#"{{"auths": {{"{name}": {}, "{address}": {}}}}}"#, entry("new"), entry("stale"));
+            assert_eq!(user(&json, &format!("{name}/os")).as_deref(), Some("new"));
+        }
     }
 
     #[test]

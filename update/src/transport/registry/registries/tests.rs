@@ -103,6 +103,18 @@ fn mirrors_can_be_for_tags_or_digests_only() {
 }
 
 #[test]
+fn what_is_blocked_is_not_reached_under_another_name() {
+    let config = r#"registry = [
+        {location = "bad.test", blocked = true},
+        {location = "a.test", mirror = [{location = "bad.test/x"}, {location = "good.test"}]},
+        {prefix = "b.test", location = "bad.test/b"},
+    ]"#;
+    assert_eq!(places(config, "a.test/os:1"), ["good.test/os:1", "a.test/os:1"]);
+    let error = registries(config).places(&"b.test/os:1".parse().unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "bad.test/b/os:1 is blocked by registries.conf (prefix bad.test)");
+}
+
+#[test]
 fn blocked_registries_are_refused() {
     let config = r#"registry = [{location = "a.test", blocked = true}, {prefix = "a.test/ok", location = "b.test"}]"#;
     let error = registries(config).places(&"a.test/os:1".parse().unwrap()).unwrap_err();
