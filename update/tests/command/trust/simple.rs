@@ -245,6 +245,19 @@ fn subkeys_sign_for_their_key() {
     let policy = lab.policy(&signed_by(&[&lab.file(without)]));
     assert!(matches!(super::problem(lab.ours(&image, &policy)), SignatureProblem::OtherKey { .. }));
 
+    // What ends for the key ends for its subkeys.
+    let key = lab.gpg.key("over", Some("20200101T000000"), "ed25519", "1y");
+    lab.gpg.add_subkey(&key, Some("20200101T000000"), "never");
+    let problem = super::problem(check(&key, &lab.gpg.sign(&key, Some("20200601T000000"), &[], document.as_bytes())));
+    assert_eq!(problem, SignatureProblem::KeyExpired { key, expired: "2020-12-31".to_owned() });
+    let key = lab.gpg.key("revoked", None, "ed25519", "never");
+    lab.gpg.add_subkey(&key, None, "never");
+    let signature = lab.gpg.sign(&key, None, &[], document.as_bytes());
+    assert!(check(&key, &signature).is_ok());
+    lab.gpg.revoke(&key);
+    let problem = super::problem(check(&key, &signature));
+    assert!(matches!(problem, SignatureProblem::KeyRevoked { .. }), "{problem}");
+
     // A key whose own signature is with SHA-1.
     let key = lab.gpg.key_with("weak", &["--cert-digest-algo", "SHA1"]);
     let problem = super::problem(check(&key, &lab.gpg.sign(&key, None, &[], document.as_bytes())));
