@@ -1,7 +1,10 @@
 //! A table of images and policies: what skopeo decides is what we decide.
 
 use std::fs;
+use std::path::Path;
 
+use osupdate::transport::{SourceOptions, open_source};
+use osupdate::trust::{Policy, TrustError};
 use osupdate_core::oci::Platform;
 use serde_json::{Value, json};
 
@@ -110,19 +113,53 @@ fn every_case_is_decided_as_by_skopeo() {
             }
         }
     }
+}
 
-    // Directories have scopes, too, and no signatures.
-    let images = lab.path("images").canonicalize().unwrap();
-    let reference = format!("oci:{}:one", images.display());
-    for scope in ["", images.to_str().unwrap(), images.parent().unwrap().to_str().unwrap(), "/srv"] {
-        for wanted in [&accept, &reject, &signed_by(&[&file])] {
-            let mut policy = json!({"default": [{"type": "reject"}], "transports": {"oci": {}}});
-            policy["transports"]["oci"][scope] = wanted.clone();
-            let policy = lab.file(policy.to_string());
-            let (ours, skopeo) = (lab.ours(&reference, &policy), lab.skopeos(&reference, &policy));
-            assert_eq!(ours.is_ok(), skopeo.is_ok(), "{scope}, {wanted}: {ours:?}, {skopeo:?}");
+#[test]
+fn files_have_the_scopes_that_skopeo_gives_them() {
+    if !have_tools() {
+        return;
+    }
+    let lab = Lab::start();
+    let key = lab.gpg.key("a", None, "ed25519", "never");
+    let file = lab.gpg.export(&key, &[]);
+    let root = lab.path("images").canonicalize().unwrap().parent().unwrap().to_owned();
+    let source = format!("oci:{}:one", root.join("images").display());
+    let mut references = vec![("oci", root.join("images"), source.clone())];
+    for (transport, name, tag) in [("oci-archive", "o.tar", ":one"), ("docker-archive", "d.tar", ""), ("dir", "d", "")]
+    {
+        let path = root.join(name);
+        let reference = format!("{transport}:{}{tag}", path.display());
+        let copied = lab.skopeo().args(["--insecure-policy", "copy", "--quiet", &source, &reference]).status().unwrap();
+        assert!(copied.success());
+        references.push((transport, path, reference));
+    }
+    let accept = json!([{"type": "insecureAcceptAnything"}]);
+    let wanted = [&accept, &json!([{"type": "reject"}]), &signed_by(&[&file])];
+    for (transport, path, reference) in &references {
+        let paths = [path.as_path(), root.as_path(), Path::new("/srv")];
+        let scopes = paths.map(|path| path.to_str().unwrap()).into_iter().filter(|_| *transport != "docker-archive");
+        for scope in scopes.chain([""]) {
+            for wanted in wanted {
+                let mut policy = json!({"default": [{"type": "reject"}], "transports": {*transport: {}}});
+                policy["transports"][transport][scope] = wanted.clone();
+                let policy = lab.file(policy.to_string());
+                let (ours, skopeo) = (lab.ours(reference, &policy), lab.skopeos(reference, &policy));
+                assert_eq!(ours.is_ok(), skopeo.is_ok(), "{reference}, {scope}, {wanted}: {ours:?}, {skopeo:?}");
+                // An archive that is named by its path only is what it contains.
+                if transport.ends_with("-archive") {
+                    assert_eq!(lab.ours(path.to_str().unwrap(), &policy).is_ok(), ours.is_ok(), "{reference}, {scope}");
+                }
+            }
         }
     }
+    // What is below the store of another program only it knows.
+    let mut policy = json!({"default": accept, "transports": {"containers-storage": {}}});
+    policy["transports"]["containers-storage"]["[overlay@/x]h.example/os"] = json!([{"type": "reject"}]);
+    let policy = Policy::load(&lab.paths(&lab.file(policy.to_string()))).unwrap();
+    let source = open_source(&source.parse().unwrap(), &SourceOptions::default()).unwrap();
+    let error = policy.check(&"containers-storage:h.example/os".parse().unwrap(), &source, b"{}").unwrap_err();
+    assert!(matches!(error, TrustError::Unsupported { .. }), "{error}");
 }
 
 #[test]
@@ -155,7 +192,7 @@ fn policies_that_skopeo_refuses_to_read_are_refused() {
         r#"{"default": [{"type": "sigstoreSigned", "keyPath": "/a", "keyType": "GPGKeys"}]}"#.to_owned(),
     ] {
         let path = lab.file(&policy);
-        let ours = osupdate::trust::Policy::load(&lab.paths(&path));
+        let ours = Policy::load(&lab.paths(&path));
         assert!(ours.is_err(), "{policy}");
         let target = lab.path("target");
         let mut command = lab.skopeo();

@@ -7,11 +7,16 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use osupdate::trust::{SignatureKind, SignatureProblem, TrustError, Verdict};
+use osupdate::transport::registry::{AuthFiles, RegistriesFiles, RegistryImage};
+use osupdate::transport::{ImageReference, Source};
+use osupdate::trust::{Policy, SignatureKind, SignatureProblem, TrustError, Verdict};
+use osupdate_core::oci::ImageSource as _;
 use serde_json::{Value, json};
 
 use super::{Lab, have_tools, payload, problem};
+use crate::docker_registry::DockerRegistry;
 use crate::layout::sha256;
+use crate::server::options;
 
 const KIND: &str = "cosign container image signature";
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -209,6 +214,41 @@ fn signatures_by_the_published_format_are_good() {
     let policy = lab.policy(&in_repository(&pair.public));
     let error = lab.ours(&image, &policy).unwrap_err();
     assert!(matches!(error, TrustError::Fetch { .. }), "{error}");
+}
+
+#[test]
+fn signatures_that_a_mirror_lacks_come_from_the_registry() {
+    if !have_tools() {
+        return;
+    }
+    let lab = Lab::start();
+    lab.configure(ATTACHMENTS);
+    let image = lab.push("one", "os:1", &[]);
+    let pair = Pair::make(&lab, &P256);
+    let document =
+        payload(KIND, &lab.manifest(&image), image.strip_prefix("docker://").unwrap()).to_string().into_bytes();
+    attach(&lab, &image, &[layer(PAYLOAD, &document, &STANDARD.encode(pair.sign(&lab, &document)))]);
+    let mirror = DockerRegistry::start();
+    mirror.push(&format!("oci:{}:one", lab.path("images").display()), "os:1", &[]);
+
+    let location = |address: &str| format!("location = '{address}'\ninsecure = true\n");
+    let registry = &lab.registry.address;
+    let file = lab.file(format!(
+        "[[registry]]\nprefix = '{registry}'\n{}[[registry.mirror]]\n{}",
+        location(registry),
+        location(&mirror.address)
+    ));
+    let mut options = options(AuthFiles::only(lab.file("{}")));
+    options.registries = RegistriesFiles::only(Some(file), Vec::new());
+    let reference: ImageReference = image.parse().unwrap();
+    let ImageReference::Registry(name) = &reference else { panic!() };
+    let source = Source::Registry(Box::new(RegistryImage::new(name, &options).unwrap()));
+    let manifest = source.manifest().unwrap();
+    let check =
+        |policy: &Value| Policy::load(&lab.paths(&lab.policy(policy))).unwrap().check(&reference, &source, &manifest);
+    assert!(check(&signed(&pair.public)).unwrap().is_signed());
+    let other = Pair::make(&lab, &P256);
+    assert!(matches!(problem(check(&signed(&other.public))), SignatureProblem::NotThisKey { .. }));
 }
 
 #[test]
