@@ -47,9 +47,6 @@ fn build(place: &Place) {
 fn push(place: &Place, registry: &DockerRegistry, name: &str, compression: Option<&str>, to: &str) -> bool {
     let to = format!("docker://{}/{to}", registry.address);
     let run = match (name, compression) {
-        ("buildah", None) => {
-            Run::of(tool(name, place).args(["push", "--quiet", "--tls-verify=false", "-D", IMAGE, &to]))
-        }
         ("skopeo", compression) => {
             // What is not compressed stays so if nothing may change.
             let source = place.path().join("plain");
@@ -69,6 +66,7 @@ fn push(place: &Place, registry: &DockerRegistry, name: &str, compression: Optio
             let format = format!("--compression-format={format}");
             Run::of(tool(name, place).args(["push", "--quiet", "--tls-verify=false", &format, IMAGE, &to]))
         }
+        // They compress whatever they push to a registry.
         (_, None) => return false,
     };
     run.done();
