@@ -116,7 +116,8 @@ impl Candidate<'_> {
         Ok(verdict.signers.iter().map(signature).collect())
     }
 
-    /// Judges its age. A clock that cannot be right is told.
+    /// Judges its age. A clock that cannot be right is told, before anything fails by it: signatures that seem to be made in the
+    /// future do.
     fn freshness(&self, current: Option<(&Repository, &Record)>, observer: &dyn Observer) -> Freshness {
         let current = current.and_then(|(repository, record)| {
             let release = freshness::release_of(repository, record);
@@ -158,8 +159,8 @@ pub fn switch(
     observer: &dyn Observer,
 ) -> Result<Accepted, AdmissionError> {
     let followed = &stage::followed(model)?.record;
-    let signatures = candidate.signatures()?;
     let freshness = candidate.freshness(Some((repository, followed)), observer);
+    let signatures = candidate.signatures()?;
     decide_switch(followed, signatures, freshness, allow, observer)
 }
 
@@ -206,8 +207,8 @@ pub fn upgrade(
     observer: &dyn Observer,
 ) -> Result<Upgrade, AdmissionError> {
     let followed = &stage::followed(model)?.record;
-    let signatures = candidate.signatures()?;
     let freshness = candidate.freshness(Some((repository, followed)), observer);
+    let signatures = candidate.signatures()?;
     let is_the_same = candidate.offer.manifest_digest().to_string() == followed.image.manifest_digest;
     decide_upgrade(followed, signatures, freshness, is_the_same, allow, observer)
 }
