@@ -5,9 +5,13 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use osupdate::transport::registry::RegistryError;
 use osupdate::trust::{FetchError, SignatureProblem, TrustError};
 
+use serde_json::json;
+
 use super::{Lab, have_tools, payload, problem, signed_by};
+use crate::layout::sha256;
 use crate::server::{Server, reply};
 
 const KIND: &str = "atomic container signature";
@@ -72,7 +76,7 @@ fn signatures_that_are_too_much_end_soon() {
     assert!(matches!(found, SignatureProblem::TooLarge(_)), "{found}");
     let mut deep = document.clone();
     let nested = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
-    deep["optional"] = serde_json::json!({"x": "NESTED"});
+    deep["optional"] = json!({"x": "NESTED"});
     let deep = deep.to_string().replace("\"NESTED\"", &nested);
     let found = problem(check(&lab.gpg.sign(&key, None, &[], deep.as_bytes())));
     assert!(matches!(found, SignatureProblem::Payload(_)), "{found}");
@@ -178,4 +182,71 @@ fn stores_on_web_servers_are_read_and_their_faults_named() {
     lab.configure("lookaside: ftp://store.example");
     let error = lab.ours(&image, &policy).unwrap_err();
     assert!(error.hint().unwrap().contains("https://"), "{error}");
+}
+
+#[test]
+fn attachments_made_to_do_harm_end_soon() {
+    if !have_tools() {
+        return;
+    }
+    let lab = Lab::start();
+    lab.configure("use-sigstore-attachments: true");
+    let key = super::sigstore::Pair::make(&lab, &super::sigstore::P256).public;
+    let policy = lab.policy(&json!([{"type": "sigstoreSigned", "keyPath": key}]));
+    let check = |attachment: Vec<u8>, blob: Vec<u8>| {
+        let server = Server::start(move |request, _| {
+            let manifest = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+            let path = request.path.as_str();
+            if path.ends_with(".sig") {
+                return attachment.clone();
+            }
+            match path.ends_with("/manifests/1") {
+                true => reply("200 OK", &[manifest], br#"{"schemaVersion": 2, "config": {}, "layers": []}"#),
+                false => blob.clone(),
+            }
+        });
+        let begun = Instant::now();
+        let result = lab.ours(&format!("docker://{}/os:1", server.address), &policy);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let blobs = server.requests().iter().filter(|request| request.path.contains("/blobs/")).count();
+        (result, blobs)
+    };
+    let ok = |body: &[u8]| reply("200 OK", &["Content-Type: application/vnd.oci.image.manifest.v1+json"], body);
+    let attachment = |body: &str| check(ok(body.as_bytes()), reply("404 Not Found", &[], b""));
+    let fetch_error = |(result, _): (Result<_, TrustError>, usize)| match result {
+        Err(TrustError::Fetch { source, .. }) => source,
+        other => panic!("{other:?}"),
+    };
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    for text in ["", "no JSON", "{}", &deep, r#"{"schemaVersion": 2, "manifests": []}"#] {
+        let error = fetch_error(attachment(text));
+        assert!(matches!(error, FetchError::Attachment { .. }), "{error}");
+        assert!(error.to_string().contains(".sig"), "{error}");
+    }
+    let error = fetch_error(attachment(&" ".repeat(5 << 20)));
+    assert!(matches!(error, FetchError::Registry(RegistryError::ManifestSize { .. })), "{error}");
+    let error = fetch_error(check(reply("403 Forbidden", &[], b""), Vec::new()));
+    assert!(matches!(error, FetchError::Registry(RegistryError::Denied { .. })), "{error}");
+
+    let manifest = |digest: &str, size: u64| {
+        let config =
+            json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(b"{}"), "size": 2});
+        let layer = json!({
+            "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+            "digest": digest,
+            "size": size,
+            "annotations": {"dev.cosignproject.cosign/signature": "AAAA"},
+        });
+        ok(json!({"schemaVersion": 2, "config": config, "layers": [layer]}).to_string().as_bytes())
+    };
+    // Not even asked for.
+    let (result, blobs) = check(manifest(&sha256(b"x"), 1 << 40), ok(b"x"));
+    assert!(matches!(problem(result), SignatureProblem::TooLarge(_)) && blobs == 0);
+    // Something else than was promised, and more.
+    let (result, _) = check(manifest(&sha256(b"x"), 1), ok(b"y"));
+    let found = problem(result);
+    assert!(matches!(found, SignatureProblem::Malformed(_)), "{found}");
+    assert!(check(manifest(&sha256(b"x"), 1), ok(&vec![b'x'; 10 << 20])).0.is_err());
+    let (result, _) = check(manifest(&sha256(b"x"), 1), ok(b"x"));
+    assert!(matches!(problem(result), SignatureProblem::NotThisKey { .. }));
 }
