@@ -109,11 +109,12 @@ impl Keyring {
         let made = signature
             .signature_creation_time()
             .ok_or_else(|| SignatureProblem::Malformed("it does not say when it was made".to_owned()))?;
-        let times = Times { made, now };
-        let user_id = check_key(cert, &KeyHandle::from(key.fingerprint()), &fingerprint, &policy, times)?;
+        // Before the key, which is not there yet, either, where a clock was never set.
         if made > now + CLOCK_TOLERANCE {
             return Err(SignatureProblem::Future { made: date(made) });
         }
+        let times = Times { made, now };
+        let user_id = check_key(cert, &KeyHandle::from(key.fingerprint()), &fingerprint, &policy, times)?;
         if let Some(expired) = signature.signature_expiration_time().filter(|end| *end <= now) {
             return Err(SignatureProblem::Expired { expired: date(expired) });
         }

@@ -199,6 +199,13 @@ fn expired_and_revoked_keys_are_told_apart() {
         assert!(matches!(&problem, SignatureProblem::KeyRevoked { key: revoked, .. } if *revoked == key), "{problem}");
     }
 
+    // From the future, as everything is where the clock was never set.
+    let key = lab.gpg.key("future", Some("20400101T000000"), "ed25519", "never");
+    put(&lab.gpg.sign(&key, Some("20400101T000000"), &[], document.as_bytes()));
+    let problem = lab.problem(&image, &signed_by(&[&lab.gpg.export(&key, &[])]));
+    assert_eq!(problem, SignatureProblem::Future { made: "2040-01-01".to_owned() });
+    assert!(problem.hint().unwrap().contains("clock"));
+
     // Weak, and changed on the way.
     let key = lab.gpg.key("weak", None, "rsa2048", "never");
     let file = lab.gpg.export(&key, &[]);
