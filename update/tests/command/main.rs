@@ -27,6 +27,7 @@ mod proxies;
 mod pushed_images;
 mod ranges;
 mod real;
+mod registries_oracle;
 mod repo;
 mod repository_options;
 mod resume;

@@ -195,10 +195,10 @@ impl Registries {
     }
 
     /// The table for a reference, and how much of it its prefix covers: the longest prefix decides; of several that are equally
-    /// long one without a wildcard, then the first.
+    /// long one with a wildcard, as in other tools, then the first.
     fn table(&self, reference: &str) -> Option<(usize, &Registry)> {
         let fitting = self.tables.iter().filter_map(|table| Some((match_length(&table.prefix, reference)?, table)));
-        fitting.rev().max_by_key(|(_, table)| (table.prefix.len(), !table.prefix.starts_with('*')))
+        fitting.rev().max_by_key(|(_, table)| (table.prefix.len(), table.prefix.starts_with('*')))
     }
 
     fn check_blocked(&self, reference: &RegistryReference) -> Result<(), RegistriesError> {

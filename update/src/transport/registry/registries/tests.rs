@@ -55,22 +55,25 @@ fn the_longest_prefix_decides_alone() {
     let config = r#"
         registry = [
             {prefix = "*.example.com", insecure = true},
-            {prefix = "a.example.com", location = "one.test"},
-            {prefix = "a.example.com/team", location = "two.test/x"},
-            {prefix = "a.example.com/team/os:9", location = "three.test/os:8"},
+            {prefix = "*.team.test", location = "five.test"},
+            {prefix = "a.team.test", location = "six.test"},
+            {prefix = "ab.example.com", location = "one.test"},
+            {prefix = "ab.example.com/team", location = "two.test/x"},
+            {prefix = "ab.example.com/team/os:9", location = "three.test/os:8"},
             {prefix = "*.wild.test", location = "four.test/w"},
         ]
     "#;
     let one = |reference| places(config, reference).concat();
-    assert_eq!(one("a.example.com/os:1"), "one.test/os:1");
-    assert_eq!(one("a.example.com:5000/os:1"), "one.test:5000/os:1");
-    assert_eq!(one("a.example.com/team/os:1"), "two.test/x/os:1");
-    assert_eq!(one("a.example.com/team/os:9"), "three.test/os:8");
-    assert_eq!(one("a.example.com/teams/os:1"), "one.test/teams/os:1");
-    assert_eq!(one("b.a.example.com/os:1"), "b.a.example.com/os:1!");
+    assert_eq!(one("a.team.test/os:1"), "five.test/os:1");
+    assert_eq!(one("ab.example.com/os:1"), "one.test/os:1");
+    assert_eq!(one("ab.example.com:5000/os:1"), "one.test:5000/os:1");
+    assert_eq!(one("ab.example.com/team/os:1"), "two.test/x/os:1");
+    assert_eq!(one("ab.example.com/team/os:9"), "three.test/os:8");
+    assert_eq!(one("ab.example.com/teams/os:1"), "one.test/teams/os:1");
+    assert_eq!(one("b.ab.example.com/os:1"), "b.ab.example.com/os:1!");
     assert_eq!(one("b.example.com:5000/os:1"), "b.example.com:5000/os:1!");
     assert_eq!(one("example.com/os:1"), "example.com/os:1");
-    assert_eq!(one("evil.test/a.example.com/os:1"), "evil.test/a.example.com/os:1");
+    assert_eq!(one("evil.test/ab.example.com/os:1"), "evil.test/ab.example.com/os:1");
     assert_eq!(one("x.wild.test/os:1"), "four.test/w/os:1");
 }
 
