@@ -253,6 +253,25 @@ fn layers_of_a_docker_archive_are_verified_compressed_or_not() {
     let said = pull("./plain.tar:os:2").failed(1);
     assert!(said.contains("there is no image \"os:2\" in") && said.contains("it has os:1"), "{said}");
 
+    // The same layer by two names, one of them a link, as older versions of Docker write it.
+    let twice = saved(
+        &[("l.tar.gz", &gzip(&layer)), ("m/l.tar.gz", b"")],
+        &[diff_ids.clone(), diff_ids.clone()].concat(),
+        &Value::Null,
+    );
+    let directory = place.path().join("twice");
+    fs::create_dir_all(directory.join("m")).unwrap();
+    for (name, bytes) in &twice[..3] {
+        fs::write(directory.join(name), bytes).unwrap();
+    }
+    std::os::unix::fs::symlink("../l.tar.gz", directory.join("m/l.tar.gz")).unwrap();
+    let made = Command::new("tar")
+        .args(["--create", "--file=twice.tar", "--directory=twice", "."])
+        .current_dir(place.path())
+        .status();
+    assert!(made.unwrap().success());
+    assert_eq!(pull("twice.tar").json()["image_digest"], plain["image_digest"]);
+
     let other = [sha256(b"another layer")];
     write_saved(&place, "lie.tar", &saved(&[("layer", &layer)], &other, &Value::Null));
     let said = pull("lie.tar").failed(1);
