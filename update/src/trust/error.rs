@@ -89,7 +89,7 @@ pub enum KeyError {
         place: String,
     },
     /// It cannot be parsed.
-    #[error("{place} is not a {kind} key: {problem}")]
+    #[error("{place} holds no usable {kind} key: {problem}")]
     Malformed {
         /// Which kind was looked for.
         kind: &'static str,

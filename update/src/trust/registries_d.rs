@@ -105,7 +105,7 @@ impl RegistriesD {
         let invalid = |problem: String| LoadError::RegistriesD { path: path.to_owned(), problem };
         let bytes = read_file(path)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| invalid("it is not UTF-8".to_owned()))?;
-        let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| invalid(first_line(&error)))?;
         let file = file.unwrap_or_default();
         if let Some(section) = file.default_docker
             && self.default.replace(section).is_some()
@@ -140,6 +140,13 @@ impl RegistriesD {
     pub(super) fn use_attachments(&self, reference: &RegistryReference) -> bool {
         self.sections(reference).find_map(|section| section.use_sigstore_attachments).unwrap_or(false)
     }
+}
+
+/// What is wrong and where, without the lines around it.
+fn first_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 #[cfg(test)]
@@ -200,7 +207,8 @@ docker:
         let error = load(&[("a.yaml", one), ("b.yaml", one)]).unwrap_err();
         assert!(error.contains("default-docker"), "{error}");
         for bad in ["docker: [", "docker: {a: {lookaside: [1]}}", "docker: {a: {}, a: {}}", "docker: 5"] {
-            assert!(load(&[("bad.yaml", bad)]).unwrap_err().contains("bad.yaml"), "{bad}");
+            let error = load(&[("bad.yaml", bad)]).unwrap_err();
+            assert!(error.contains("bad.yaml") && error.contains("line 1") && !error.contains('\n'), "{error}");
         }
     }
 
