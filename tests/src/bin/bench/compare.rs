@@ -81,14 +81,14 @@ impl Side<'_> {
         }
     }
 
-    /// Pulls from a registry without TLS, which skopeo, that cfsctl runs, must be told by its configuration.
-    pub(crate) fn pull(&self, reference: &str, configuration: &Path) -> Command {
+    /// Pulls from a registry without TLS. skopeo, which cfsctl runs, must be told by the configuration in this home directory.
+    pub(crate) fn pull(&self, reference: &str, home: &Path) -> Command {
         if self.is_ours() {
             return self.command(&["image", "pull", "--plain-http", "--tag", TAG], &[], &[reference.into()]);
         }
         let theirs = self.command(&[], &["oci", "pull"], &[reference.into(), TAG.into()]);
-        let mut variable = OsString::from("CONTAINERS_REGISTRIES_CONF=");
-        variable.push(configuration);
+        let mut variable = OsString::from("HOME=");
+        variable.push(home);
         let mut command = Command::new("env");
         command.arg(variable).arg(theirs.get_program()).args(theirs.get_args());
         command

@@ -26,9 +26,11 @@ fn row(name: &'static str, sides: &[Side<'_>], layout: &Path, work: &Path, runs:
     registry.push(&format!("oci:{}:{TAG}", layout.display()), "os:1")?;
     let host = format!("127.0.0.1:{}", registry.port());
     let reference = format!("docker://{host}/os:1");
-    let configuration = work.join("registries.conf");
-    fs::write(&configuration, format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n"))
-        .with_context(|| format!("writing {}", configuration.display()))?;
+    let home = work.join("home");
+    let configuration = home.join(".config/containers");
+    fs::create_dir_all(&configuration).with_context(|| format!("making {}", configuration.display()))?;
+    let insecure = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    fs::write(configuration.join("registries.conf"), insecure).context("writing registries.conf")?;
     let copy = work.join("skopeo-copy");
 
     let mut figures: Vec<_> = sides.iter().map(|side| (side.name, Series::default())).collect();
@@ -36,7 +38,7 @@ fn row(name: &'static str, sides: &[Side<'_>], layout: &Path, work: &Path, runs:
     for _ in 0..runs {
         for (side, (_, series)) in sides.iter().zip(&mut figures) {
             side.init()?;
-            series.0.push(measure(&side.pull(&reference, &configuration), work)?);
+            series.0.push(measure(&side.pull(&reference, &home), work)?);
         }
         if copy.exists() {
             fs::remove_dir_all(&copy)?;
