@@ -59,6 +59,11 @@ pub fn of_named_image(
     }
 }
 
+/// What is required of images from an origin that nothing was verified of: a waiver for another reference does not count there.
+pub fn of_other_origin() -> Requirement {
+    requirement(Needed::Required, &[], None)
+}
+
 /// What is required of the successors of an image from the origin that is followed, or why it is refused itself.
 ///
 /// Once an image from there was signed, all later ones must be. `None` stays what it is: images without a signature are

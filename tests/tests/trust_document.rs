@@ -27,7 +27,11 @@ fn tests_that_the_threat_model_names_exist() {
     assert!(named.len() > 20, "there should be a test for each attack: {named:?}");
     for (file, test) in named {
         let is_meant = |path: &&PathBuf| path.ends_with(format!("{file}.rs"));
-        let has_it = |path: &PathBuf| fs::read_to_string(path).unwrap().contains(&format!("fn {test}()"));
+        let has_it = |path: &PathBuf| {
+            let text = fs::read_to_string(path).unwrap();
+            let is_test = |indent: &str| text.contains(&format!("#[test]\n{indent}fn {test}()"));
+            is_test("") || is_test("    ")
+        };
         assert!(files.iter().filter(is_meant).any(has_it), "{file}.rs has no test {test}");
     }
 }

@@ -5,7 +5,7 @@
 #![doc = include_str!("../TRUST.md")]
 
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::oci::Offer;
+use osupdate_core::oci::{Offer, Release};
 use osupdate_core::repository::Repository;
 use osupdate_deploy::freshness::{self, Expired, Freshness, Older};
 use osupdate_deploy::model::Model;
@@ -119,9 +119,12 @@ impl Candidate<'_> {
     /// Judges its age. A clock that cannot be right is told, before anything fails by it: signatures that seem to be made in the
     /// future do.
     fn freshness(&self, current: Option<(&Repository, &Record)>, observer: &dyn Observer) -> Freshness {
-        let current = current.and_then(|(repository, record)| {
-            let release = freshness::release_of(repository, record);
-            release.inspect_err(|err| warn(observer, &format!("cannot compare the image with what runs: {err}"))).ok()
+        let current = current.map(|(repository, record)| match freshness::release_of(repository, record) {
+            Ok(release) => release,
+            Err(err) => {
+                warn(observer, &format!("only the version can be compared with what runs: {err}"));
+                Release { version: record.image.version.clone(), ..Release::default() }
+            }
         });
         let freshness = Freshness::of(self.offer.release(), current.as_ref(), timestamp::now_secs());
         if let Some(wrong) = &freshness.wrong_clock {
@@ -131,19 +134,35 @@ impl Candidate<'_> {
     }
 }
 
-/// Decides on an image to be installed.
+/// Decides on an image to be installed, on a machine that will follow `origin`.
 ///
 /// # Errors
 /// When it must not be.
 pub fn install(
     candidate: &Candidate<'_>,
+    origin: &ImageReference,
     allow: Allowances,
     observer: &dyn Observer,
 ) -> Result<Accepted, AdmissionError> {
     let signatures = candidate.signatures()?;
-    let requirement = trust::of_named_image(&signatures, None, allow.unsigned())?;
+    let requirement = requirement_of_installed(candidate.reference, origin, &signatures, allow, observer)?;
     refuse_expired(candidate.freshness(None, observer), allow.expired)?;
     Ok(Accepted { signatures, requirement })
+}
+
+fn requirement_of_installed(
+    source: &ImageReference,
+    origin: &ImageReference,
+    signatures: &[Signature],
+    allow: Allowances,
+    observer: &dyn Observer,
+) -> Result<Requirement, UnsignedError> {
+    let requirement = trust::of_named_image(signatures, None, allow.unsigned())?;
+    if origin == source || requirement.refuses_unsigned() {
+        return Ok(requirement);
+    }
+    warn(observer, &format!("images from {origin} must be signed: what is allowed is allowed for {source} alone"));
+    Ok(trust::of_other_origin())
 }
 
 /// Decides on an image that the user names on a machine that has another one. That he may go back goes without saying: he is

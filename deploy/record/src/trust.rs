@@ -15,8 +15,8 @@
 //! keys = ["7B37EE6C0A8B0A8B0A8B0A8B0A8B0A8B0A8B0A8B"]
 //! since = "2026-11-24T11:00:00Z"
 //! ```
-//! setup-root reads records too, and a machine must boot whatever they say of signatures: what a program does not know here is
-//! kept as it is, and never makes a record unusable.
+//! setup-root reads records too, and a machine must boot whatever they say of signatures: tables, keys and words that a program does
+//! not know here are kept as they are, and do not make a record unusable. So the types of those that it knows never change.
 
 use serde::{Deserialize, Serialize};
 use toml::Table;

@@ -75,6 +75,18 @@ fn stripped_image_is_refused_by_what_is_stored_whatever_the_policy_says() {
 }
 
 #[test]
+fn unsigned_medium_waives_nothing_for_the_origin_that_is_followed_then() {
+    let (medium, registry) = ("oci:/medium".parse().unwrap(), "registry.example.com/os:1".parse().unwrap());
+    let allowed = Allowances { allow_unsigned_image: true, ..REFUSED };
+    let heard = Heard::default();
+    let required = |origin| requirement_of_installed(&medium, origin, &[], allowed, &heard).unwrap().refuses_unsigned();
+    assert!(!required(&medium));
+    assert!(required(&registry));
+    assert!(heard.text().contains("registry.example.com/os:1 must be signed"));
+    assert!(requirement_of_installed(&medium, &registry, &[], REFUSED, &Heard::default()).is_err());
+}
+
+#[test]
 fn change_of_the_key_is_told() {
     let heard = Heard::default();
     decide_upgrade(&followed(Some(Needed::Required)), signed("NEW"), Freshness::default(), false, NOTHING_MORE, &heard)

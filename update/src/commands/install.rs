@@ -141,7 +141,7 @@ impl ToDisk {
         };
         let accept = |image: &transport::Source, offer: &Offer<'_>| {
             let candidate = Candidate { reference: &source, source: image, offer };
-            admission::install(&candidate, self.allow, &*context.observer)
+            admission::install(&candidate, &origin, self.allow, &*context.observer)
                 .map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
         };
         let installed = match install::to_disk(open, accept, &options, &*context.observer) {

@@ -141,15 +141,19 @@ fn check_key(
     let key = || fingerprint.to_owned();
     let unusable = |problem: String| SignatureProblem::KeyUnusable { key: key(), problem };
     let valid = cert.with_policy(policy, now).map_err(|error| unusable(format!("{error:#}")))?;
-    let revoked = |status: RevocationStatus<'_>| match status {
-        RevocationStatus::Revoked(revocations) => Err(SignatureProblem::KeyRevoked {
-            key: key(),
-            reason: revocations
-                .iter()
-                .find_map(|revocation| revocation.reason_for_revocation())
-                .map_or_else(|| "without a reason".to_owned(), |(reason, _)| reason.to_string()),
-        }),
-        RevocationStatus::CouldBe(_) | RevocationStatus::NotAsFarAsWeKnow => Ok(()),
+    // A newer self-signature does not take a revocation back: key files are merged, and the signer's clock is his to set.
+    let revoked = |by_key: &[&Signature], status: RevocationStatus<'_>| {
+        let others = match status {
+            RevocationStatus::Revoked(others) | RevocationStatus::CouldBe(others) => others,
+            RevocationStatus::NotAsFarAsWeKnow => Vec::new(),
+        };
+        let all: Vec<_> = by_key.iter().copied().chain(others).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let reason = all.iter().find_map(|revocation| revocation.reason_for_revocation());
+        let reason = reason.map_or_else(|| "without a reason".to_owned(), |(reason, _)| reason.to_string());
+        Err(SignatureProblem::KeyRevoked { key: key(), reason })
     };
     let expired = |end: Option<SystemTime>| match end {
         Some(end) if end <= made => {
@@ -158,12 +162,14 @@ fn check_key(
         Some(end) if end <= now => Err(SignatureProblem::KeyExpired { key: key(), expired: date(end) }),
         _ => Ok(()),
     };
-    revoked(valid.revocation_status())?;
+    let of_primary: Vec<_> = cert.primary_key().self_revocations().collect();
+    revoked(&of_primary, valid.revocation_status())?;
     let primary = valid.primary_key();
     expired(primary.key_expiration_time())?;
     let by_signer = valid.keys().find(|key| key.key().key_handle().aliases(signer));
     let by_signer = by_signer.ok_or_else(|| unusable("the subkey that signed does not belong to it".to_owned()))?;
-    revoked(by_signer.revocation_status())?;
+    let of_signer: Vec<_> = by_signer.self_revocations().collect();
+    revoked(&of_signer, by_signer.revocation_status())?;
     expired(by_signer.key_expiration_time())?;
     if made < by_signer.key().creation_time() {
         return Err(SignatureProblem::MadeBeforeKey { key: key(), made: date(made) });
@@ -263,4 +269,47 @@ fn date(time: SystemTime) -> String {
     let secs = seconds(time).unwrap_or(0);
     let text = osupdate_deploy::timestamp::format(secs);
     text.split('T').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use openpgp::cert::{CertBuilder, CertRevocationBuilder};
+    use openpgp::packet::signature::SignatureBuilder;
+    use openpgp::types::ReasonForRevocation;
+
+    use super::*;
+
+    #[test]
+    fn newer_self_signature_takes_no_revocation_back() {
+        let now = SystemTime::now();
+        let days_ago = |days: u64| now - Duration::from_secs(days * 86_400);
+        let (cert, _) = CertBuilder::new()
+            .add_userid("Example OS <os@example.com>")
+            .set_creation_time(days_ago(30))
+            .add_signing_subkey()
+            .generate()
+            .unwrap();
+        let policy = StandardPolicy::at(now);
+        let key = cert.keys().with_policy(&policy, now).for_signing().next().unwrap().key().fingerprint();
+        let times = Times { made: days_ago(25), now };
+        let check = |cert: &Cert| check_key(cert, &KeyHandle::from(key.clone()), "key", &policy, times);
+        assert_eq!(check(&cert).unwrap().as_deref(), Some("Example OS <os@example.com>"));
+
+        let mut signer = cert.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap();
+        let revocation = CertRevocationBuilder::new()
+            .set_signature_creation_time(days_ago(20))
+            .unwrap()
+            .set_reason_for_revocation(ReasonForRevocation::KeySuperseded, b"")
+            .unwrap()
+            .build(&mut signer, &cert, None)
+            .unwrap();
+        let user_id = cert.userids().next().unwrap();
+        let renewed = SignatureBuilder::from(user_id.self_signatures().next().unwrap().clone())
+            .set_signature_creation_time(days_ago(10))
+            .unwrap()
+            .sign_userid_binding(&mut signer, None, user_id.userid())
+            .unwrap();
+        let (cert, _) = cert.insert_packets([Packet::from(revocation), Packet::from(renewed)]).unwrap();
+        assert!(matches!(check(&cert), Err(SignatureProblem::KeyRevoked { .. })), "{:?}", check(&cert));
+    }
 }

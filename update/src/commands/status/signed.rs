@@ -23,6 +23,8 @@ pub(crate) struct RequirementRow {
     signature: String,
     keys: Vec<String>,
     since: String,
+    #[serde(skip)]
+    waived: bool,
 }
 
 impl SignatureRow {
@@ -56,7 +58,7 @@ pub(crate) fn signed_by(signatures: &[SignatureRow]) -> String {
 impl RequirementRow {
     pub(crate) fn new(requirement: &Requirement) -> Self {
         let (keys, since) = (requirement.keys.clone(), requirement.since.clone());
-        Self { signature: requirement.word(), keys, since }
+        Self { signature: requirement.word(), keys, since, waived: !requirement.refuses_unsigned() }
     }
 }
 
@@ -72,11 +74,14 @@ pub(super) fn human(
     if signatures.is_empty() {
         match requirement {
             None => writeln!(out, "  signed      NO: it was installed before signatures were required")?,
-            Some(requirement) => writeln!(
+            Some(requirement) if requirement.waived => writeln!(
                 out,
                 "  signed      NO: the user has allowed that (--allow-unsigned-image) on {}",
                 requirement.since
             )?,
+            Some(requirement) => {
+                writeln!(out, "  signed      NO: but images from its origin must be, since {}", requirement.since)?;
+            }
         }
     }
     Ok(())

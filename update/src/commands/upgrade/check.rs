@@ -39,7 +39,8 @@ pub(super) fn run(lock: LockTimeout, allow: UpgradeAllowances, context: &Context
         report.human(out)?;
         super::tell_frozen(admitted.frozen.as_ref(), out)
     })?;
-    Ok(if report.update_available { Outcome::Findings } else { Outcome::Done })
+    let findings = report.update_available || report.expired;
+    Ok(if findings { Outcome::Findings } else { Outcome::Done })
 }
 
 /// What `--check --json` prints; a contract.
