@@ -223,10 +223,10 @@ impl Pull<'_> {
             platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
         }
         let formats = self.formats()?;
-        self.check_space(&config.diff_ids)?;
         if self.source.remote().is_some() {
             self.repository.remove_abandoned_blobs();
         }
+        self.check_space(&config.diff_ids)?;
         let arrived = Arrived::new(self.repository);
         let layers = self.repository.with_queue(|objects| self.layers(&config.diff_ids, objects, &arrived));
         let done = layers.and_then(|layers| {
