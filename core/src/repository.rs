@@ -213,6 +213,8 @@ pub struct Repository {
     writable: OnceLock<()>,
     /// Objects that were found damaged: to be replaced when they are stored again.
     distrusted: Mutex<HashSet<Digest>>,
+    /// What has arrived of blobs that are being fetched.
+    partial_blobs: partial::PartialBlobs,
 }
 
 impl Repository {
@@ -274,8 +276,18 @@ impl Repository {
             }
         };
         let path = path.to_owned();
-        let (objects, writable, distrusted) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        Ok(Self { dir, path, metadata, verity, lock_timeout, has_metadata, objects, writable, distrusted })
+        Ok(Self {
+            dir,
+            path,
+            metadata,
+            verity,
+            lock_timeout,
+            has_metadata,
+            objects: OnceLock::new(),
+            writable: OnceLock::new(),
+            distrusted: Mutex::default(),
+            partial_blobs: partial::PartialBlobs::default(),
+        })
     }
 
     /// The algorithm of all digests here.

@@ -82,13 +82,18 @@ impl<'a> Guard<'a> {
         Self { repository, until_look_bytes: 0 }
     }
 
-    /// Is told of everything that is about to be stored; fails when the reserve is reached.
+    /// Is told of everything that is about to be stored; fails when the reserve is reached. What has arrived of blobs and is
+    /// kept is given up before that.
     pub(crate) fn take(&mut self, bytes: u64) -> Result<(), SpaceError> {
         if let Some(left) = self.until_look_bytes.checked_sub(bytes) {
             self.until_look_bytes = left;
             return Ok(());
         }
-        let space = self.repository.space()?;
+        let mut space = self.repository.space()?;
+        if space.usable_bytes() == 0 {
+            self.repository.give_up_partial_blobs();
+            space = self.repository.space()?;
+        }
         self.until_look_bytes = STEP_MAX_BYTES.min(space.reserve_bytes() / STEP_PART);
         if space.usable_bytes() == 0 {
             let (free_bytes, reserve_bytes) = (space.free_bytes, space.reserve_bytes());

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::docker_registry::have;
+use crate::faulty_proxy::Random;
 use crate::layout::Layout;
 use crate::place::{Place, Run};
+use crate::server::{Server, reply};
 
 const MIB: u64 = 1 << 20;
 
@@ -70,6 +72,12 @@ impl SmallDisk {
     }
 }
 
+/// Bytes that do not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    std::iter::repeat_with(|| random.below(256) as u8).take(len).collect()
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let status = Command::new("umount").arg(self.path("")).status().unwrap();
@@ -102,19 +110,39 @@ fn a_pull_stops_before_the_disk_is_full_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn what_fits_without_what_is_kept_is_pulled() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let mut layout = Layout::create(&disk.place.path().join("big"));
+    // They do not compress: what is kept of them is as large as what is stored.
+    let contents: Vec<Vec<u8>> = (1..=16).map(|seed| noise(seed, MIB as usize)).collect();
+    let names: Vec<String> = (1..=16).map(|number| format!("usr/share/{number}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+    let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&files[..12], &files[12..]]);
+    layout.tag("1", &image);
+    let (blobs, manifest) = (layout.path.join("blobs/sha256"), image["digest"].as_str().unwrap().to_owned());
+    let server = Server::start(move |request, _| {
+        let name = request.path.rsplit('/').next().unwrap();
+        let (digest, kind) = match name {
+            "1" => (manifest.as_str(), "Content-Type: application/vnd.oci.image.manifest.v1+json"),
+            digest => (digest, "Content-Type: application/octet-stream"),
+        };
+        reply("200 OK", &[kind], &fs::read(blobs.join(digest.strip_prefix("sha256:").unwrap())).unwrap())
+    });
+    disk.leave(25 * MIB);
+    let reference = format!("docker://{}/os:1", server.address);
+    drop(disk.run(&["image", "pull", &reference, "--plain-http"]).done());
+    let blobs = server.requests().iter().filter(|request| request.path.contains("/blobs/")).count();
+    assert_eq!(blobs, 3, "nothing is fetched twice");
+    drop(disk.run(&["repo", "fsck"]).done());
+    let left = fs::read_dir(disk.path("repo")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!left.into_iter().any(|name| name.to_str().unwrap().starts_with(".blob-")));
+}
+
+#[test]
 fn what_is_known_not_to_fit_is_not_begun() {
     let Some(disk) = SmallDisk::mount(64) else { return };
     disk.leave(3 * MIB);
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        // xorshift
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    })
-    .take(MIB as usize)
-    .collect();
+    let noise = noise(1, MIB as usize);
     let mut layout = Layout::create(&disk.place.path().join("big"));
     let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&[("usr/noise", &noise)]]);
     layout.tag("1", &image);
