@@ -1,7 +1,7 @@
 //! The meter that all connections of a pull go through: how fast, and how much.
 
 use std::num::NonZeroU64;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(super) enum Purpose {
 pub(super) struct Meter {
     limits: TransferLimits,
     state: Mutex<State>,
+    /// Something that was reserved was settled.
+    settled: Condvar,
 }
 
 #[derive(Debug)]
@@ -46,15 +48,19 @@ struct State {
     due: Instant,
     /// Bytes of layers that may still be fetched.
     left_bytes: u64,
+    /// Bytes that are reserved: some of them may not be needed.
+    reserved_bytes: u64,
 }
 
 impl Meter {
     pub(super) fn new(limits: TransferLimits) -> Self {
         let left_bytes = limits.max_bytes.map_or(u64::MAX, NonZeroU64::get);
-        Self { limits, state: Mutex::new(State { due: Instant::now(), left_bytes }) }
+        let state = State { due: Instant::now(), left_bytes, reserved_bytes: 0 };
+        Self { limits, state: Mutex::new(state), settled: Condvar::new() }
     }
 
-    /// How many of the bytes that are wanted may be read now; at least one.
+    /// How many of the bytes that are wanted may be read now; at least one. Waits for other connections if they have reserved
+    /// all that is left: they need not get it.
     pub(super) fn reserve(&self, wanted: usize, purpose: Purpose) -> Result<usize, LimitReached> {
         let mut granted = wanted as u64;
         if let Some(rate) = self.limits.bytes_per_second {
@@ -62,11 +68,15 @@ impl Meter {
         }
         if let (Purpose::Layer, Some(max_bytes)) = (purpose, self.limits.max_bytes) {
             let mut state = self.lock();
+            while state.left_bytes == 0 && state.reserved_bytes > 0 {
+                state = self.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
             granted = granted.min(state.left_bytes);
             if granted == 0 {
                 return Err(LimitReached { max_bytes: max_bytes.get() });
             }
             state.left_bytes -= granted;
+            state.reserved_bytes += granted;
         }
         // Not more than what was wanted.
         Ok(usize::try_from(granted).unwrap_or(wanted))
@@ -79,6 +89,8 @@ impl Meter {
             let mut state = self.lock();
             if purpose == Purpose::Layer && self.limits.max_bytes.is_some() {
                 state.left_bytes += (reserved - read) as u64;
+                state.reserved_bytes -= reserved as u64;
+                self.settled.notify_all();
             }
             if let Some(rate) = self.limits.bytes_per_second {
                 let now = Instant::now();
@@ -144,11 +156,29 @@ mod tests {
         let meter = meter(0, 100);
         assert_eq!(meter.reserve(60, Purpose::Layer), Ok(60));
         assert_eq!(meter.reserve(60, Purpose::Layer), Ok(40));
-        assert_eq!(meter.reserve(1, Purpose::Layer), Err(LimitReached { max_bytes: 100 }));
+        meter.settle(60, 60, Purpose::Layer);
         meter.settle(40, 10, Purpose::Layer);
         assert_eq!(meter.reserve(60, Purpose::Layer), Ok(30));
+        meter.settle(30, 30, Purpose::Layer);
+        assert_eq!(meter.reserve(1, Purpose::Layer), Err(LimitReached { max_bytes: 100 }));
         assert_eq!(meter.reserve(60, Purpose::Document), Ok(60));
         meter.settle(60, 0, Purpose::Document);
         assert_eq!(meter.reserve(1, Purpose::Layer), Err(LimitReached { max_bytes: 100 }));
+    }
+
+    #[test]
+    fn what_another_connection_has_reserved_and_does_not_get_is_granted() {
+        let meter = meter(0, 100);
+        assert_eq!(meter.reserve(100, Purpose::Layer), Ok(100));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| meter.reserve(50, Purpose::Layer));
+            sleep(Duration::from_millis(50));
+            meter.settle(100, 60, Purpose::Layer);
+            assert_eq!(waiting.join().unwrap(), Ok(40));
+            let waiting = scope.spawn(|| meter.reserve(50, Purpose::Layer));
+            sleep(Duration::from_millis(50));
+            meter.settle(40, 40, Purpose::Layer);
+            assert_eq!(waiting.join().unwrap(), Err(LimitReached { max_bytes: 100 }));
+        });
     }
 }
