@@ -27,8 +27,8 @@ impl<'r> Fetch<'_, 'r> {
     /// Calls `import` with the bytes of the blob. Also returns what was kept of it, to be removed when what was imported has
     /// a name; until then nothing of it is fetched again.
     ///
-    /// `import` is called a second time, and the blob fetched anew, if the bytes are wrong and some of them are from an
-    /// earlier attempt: a power cut may have left anything in place of them.
+    /// `import` is called again, and the blob fetched anew, if the bytes are wrong and some of them are from an earlier attempt
+    /// (a power cut may have left anything in place of them), or the source has another place to fetch them from.
     pub(crate) fn run<T>(
         &self,
         mut import: impl FnMut(Blob<'_>) -> Result<T, LayerError>,
@@ -50,22 +50,25 @@ impl<'r> Fetch<'_, 'r> {
                 Ok(imported) => return Ok((imported, kept)),
                 Err(error) => error,
             };
-            let Some(mut arrived) = kept.take() else { return Err(error) };
             if !error.is_of_contents() {
                 // What comes next may be a power cut.
-                if let Err(error) = arrived.sync() {
+                if let Some(Err(error)) = kept.as_mut().map(PartialBlob::sync) {
                     tracing::warn!("cannot sync what has arrived of {id}: {error}, ignoring");
                 }
                 return Err(error);
             }
-            if kept_bytes == 0 {
-                arrived.remove();
+            if kept_bytes > 0 {
+                let what = blob.digest.short();
+                observer.event(Event::Warning(&format!(
+                    "what an earlier attempt left of blob {what} is damaged, fetching it again ({error})"
+                )));
+            } else if !error.is_of_blob() || !remote.blame(blob) {
+                if let Some(arrived) = kept {
+                    arrived.remove();
+                }
                 return Err(error);
             }
-            let what = blob.digest.short();
-            observer.event(Event::Warning(&format!(
-                "what an earlier attempt left of blob {what} is damaged, fetching it again ({error})"
-            )));
+            let Some(mut arrived) = kept.take() else { continue };
             match arrived.clear() {
                 Ok(()) => kept = Some(arrived),
                 Err(error) => {

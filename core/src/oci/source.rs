@@ -73,6 +73,12 @@ pub trait RemoteSource: Sync {
     /// When the transfer cannot begin.
     fn blob_from(&self, descriptor: &BlobDescriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, SourceError>;
 
+    /// Is told that a blob that it sent from its first byte on is not the one that it should be. Whether somebody else would send
+    /// it now, so that it is worth another attempt; not without end for one blob.
+    fn blame(&self, _descriptor: &BlobDescriptor) -> bool {
+        false
+    }
+
     /// How many blobs should be fetched at once; `None` leaves it to the caller.
     fn connections(&self) -> Option<NonZeroUsize> {
         None

@@ -223,6 +223,95 @@ fn a_source_with_wrong_bytes_is_not_asked_for_ever() {
     assert_eq!(kept(dir.path()), []);
 }
 
+/// An image in two places, of which the first one has wrong bytes, and the second one maybe, too.
+struct TwoPlaces<'a> {
+    first: Remote<'a>,
+    second: Remote<'a>,
+    blamed: Mutex<Vec<ContentDigest>>,
+}
+
+impl TwoPlaces<'_> {
+    fn blamed(&self) -> Vec<ContentDigest> {
+        self.blamed.lock().unwrap().clone()
+    }
+
+    fn place(&self) -> &Remote<'_> {
+        if self.blamed().is_empty() { &self.first } else { &self.second }
+    }
+}
+
+impl ImageSource for TwoPlaces<'_> {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        self.second.manifest()
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        self.place().blob(descriptor)
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        Some(self)
+    }
+}
+
+impl RemoteSource for TwoPlaces<'_> {
+    fn blob_from(&self, descriptor: &BlobDescriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        self.place().blob_from(descriptor, offset)
+    }
+
+    fn blame(&self, descriptor: &BlobDescriptor) -> bool {
+        let mut blamed = self.blamed.lock().unwrap();
+        blamed.push(descriptor.digest);
+        blamed.len() == 1
+    }
+}
+
+#[test]
+fn a_wrong_blob_is_fetched_again_if_there_is_another_place_for_it() {
+    let plain = layer(&[("usr/a", 250_000)]);
+    let compressed = zstd::stream::encode_all(&plain[..], 0).unwrap();
+    for (form, blob) in [("tar", plain.clone()), ("tar+zstd", compressed)] {
+        let image = Image::compressed(&[(form, plain.clone(), blob.clone())]);
+        let mut wrong = Image::compressed(&[(form, plain.clone(), blob.clone())]);
+        let (digest, config) = (image.layers[0], image.config_digest);
+        wrong.blobs.get_mut(&digest).unwrap()[blob.len() / 2] ^= 1;
+        let two = |second| TwoPlaces {
+            first: Remote::new(&wrong, usize::MAX),
+            second: Remote::new(second, usize::MAX),
+            blamed: Mutex::default(),
+        };
+
+        let (dir, repository) = repository(Algorithm::Sha512);
+        let (source, record) = (two(&image), Record::default());
+        pull(&repository, &source, &options(), &record).unwrap();
+        assert_eq!((source.first.asked(), source.second.asked()), (vec![(digest, 0)], vec![(digest, 0)]), "{form}");
+        assert_eq!(source.blamed(), [digest]);
+        let events = record.0.into_inner().unwrap();
+        assert!(!events.iter().any(|event| event.starts_with("Warning")), "nothing was kept: {events:?}");
+        assert_eq!(kept(dir.path()), []);
+        assert_clean(&repository);
+
+        let (dir, repository) = self::repository(Algorithm::Sha512);
+        let source = two(&wrong);
+        let error = pull(&repository, &source, &options(), &Silent).unwrap_err();
+        assert!(matches!(error, PullError::Layer { .. }), "{error}");
+        assert_eq!(source.blamed(), [digest, digest], "{form}");
+        assert_eq!(kept(dir.path()), []);
+
+        // The configuration.
+        let good = wrong.blobs.get_mut(&digest).unwrap();
+        good[blob.len() / 2] ^= 1;
+        wrong.blobs.get_mut(&config).unwrap()[10] ^= 1;
+        let source = TwoPlaces {
+            first: Remote::new(&wrong, usize::MAX),
+            second: Remote::new(&image, usize::MAX),
+            blamed: Mutex::default(),
+        };
+        pull(&repository, &source, &options(), &Silent).unwrap();
+        assert_eq!(source.blamed(), [config]);
+    }
+}
+
 #[test]
 fn where_nothing_can_be_kept_it_is_fetched_all_the_same() {
     let image = Image::new(&[layer(&[("usr/a", 250_000)])]);

@@ -153,7 +153,7 @@ impl RegistryImage {
 
     /// Opens a blob; it has `size_bytes` according to the manifest. Does not count for [`TransferLimits::max_bytes`].
     pub fn blob(&self, digest: &ContentDigest, size_bytes: u64) -> Result<BlobReader<'_>, RegistryError> {
-        BlobReader::open(self.blob_for(Purpose::Document, digest, size_bytes), 0)
+        Ok(BlobReader::open(self.blob_for(Purpose::Document, digest, size_bytes), 0)?.verified())
     }
 
     /// Opens a layer, or what comes from byte `offset` on.
@@ -297,8 +297,9 @@ impl ImageSource for RegistryImage {
     }
 
     fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
-        let reader = self.blob(&descriptor.digest, descriptor.size).map_err(SourceError::new)?;
-        Ok(Box::new(reader))
+        // Who reads it verifies it, and tells us if it is wrong.
+        let blob = self.blob_for(Purpose::Document, &descriptor.digest, descriptor.size);
+        Ok(Box::new(BlobReader::open(blob, 0).map_err(SourceError::new)?))
     }
 
     fn remote(&self) -> Option<&dyn RemoteSource> {
@@ -310,6 +311,11 @@ impl RemoteSource for RegistryImage {
     fn blob_from(&self, descriptor: &BlobDescriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, SourceError> {
         let reader = self.layer(&descriptor.digest, descriptor.size, offset).map_err(SourceError::new)?;
         Ok(Box::new(reader))
+    }
+
+    fn blame(&self, descriptor: &BlobDescriptor) -> bool {
+        let blob = self.blob_for(Purpose::Layer, &descriptor.digest, descriptor.size);
+        self.http.blame(&descriptor.digest, &blob.what())
     }
 
     fn connections(&self) -> Option<NonZeroUsize> {

@@ -30,6 +30,11 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (z ^ (z >> 31)) % end.max(1)
     }
+
+    /// Bytes that do not compress.
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.below(256) as u8).take(len).collect()
+    }
 }
 
 /// What is done to an answer.

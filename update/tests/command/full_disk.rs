@@ -8,7 +8,7 @@ use crate::docker_registry::have;
 use crate::faulty_proxy::Random;
 use crate::layout::Layout;
 use crate::place::{Place, Run};
-use crate::server::{Server, reply};
+use crate::server::Server;
 
 const MIB: u64 = 1 << 20;
 
@@ -72,12 +72,6 @@ impl SmallDisk {
     }
 }
 
-/// Bytes that do not compress.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut random = Random::new(seed);
-    std::iter::repeat_with(|| random.below(256) as u8).take(len).collect()
-}
-
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let status = Command::new("umount").arg(self.path("")).status().unwrap();
@@ -114,20 +108,12 @@ fn what_fits_without_what_is_kept_is_pulled() {
     let Some(disk) = SmallDisk::mount(64) else { return };
     let mut layout = Layout::create(&disk.place.path().join("big"));
     // They do not compress: what is kept of them is as large as what is stored.
-    let contents: Vec<Vec<u8>> = (1..=16).map(|seed| noise(seed, MIB as usize)).collect();
+    let contents: Vec<Vec<u8>> = (1..=16).map(|seed| Random::new(seed).bytes(MIB as usize)).collect();
     let names: Vec<String> = (1..=16).map(|number| format!("usr/share/{number}")).collect();
     let files: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
     let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&files[..12], &files[12..]]);
     layout.tag("1", &image);
-    let (blobs, manifest) = (layout.path.join("blobs/sha256"), image["digest"].as_str().unwrap().to_owned());
-    let server = Server::start(move |request, _| {
-        let name = request.path.rsplit('/').next().unwrap();
-        let (digest, kind) = match name {
-            "1" => (manifest.as_str(), "Content-Type: application/vnd.oci.image.manifest.v1+json"),
-            digest => (digest, "Content-Type: application/octet-stream"),
-        };
-        reply("200 OK", &[kind], &fs::read(blobs.join(digest.strip_prefix("sha256:").unwrap())).unwrap())
-    });
+    let server = Server::of_layout(&layout, image["digest"].as_str().unwrap(), |_| ());
     disk.leave(25 * MIB);
     let reference = format!("docker://{}/os:1", server.address);
     drop(disk.run(&["image", "pull", &reference, "--plain-http"]).done());
@@ -142,7 +128,7 @@ fn what_fits_without_what_is_kept_is_pulled() {
 fn what_is_known_not_to_fit_is_not_begun() {
     let Some(disk) = SmallDisk::mount(64) else { return };
     disk.leave(3 * MIB);
-    let noise = noise(1, MIB as usize);
+    let noise = Random::new(1).bytes(MIB as usize);
     let mut layout = Layout::create(&disk.place.path().join("big"));
     let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&[("usr/noise", &noise)]]);
     layout.tag("1", &image);

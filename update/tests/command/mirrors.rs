@@ -5,8 +5,11 @@ use std::fs;
 use std::io::Read as _;
 
 use osupdate::transport::registry::{AuthFiles, RegistriesFiles, RegistryError, RegistryImage};
-use osupdate_core::oci::ContentDigest;
+use osupdate_core::oci::{ContentDigest, Platform};
 
+use crate::faulty_proxy::Random;
+use crate::layout::Layout;
+use crate::place::Place;
 use crate::server::{Request, Server, options, reply, truncated_reply};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "config": {}, "layers": []}"#;
@@ -198,6 +201,62 @@ fn a_mirror_with_a_wrong_blob_is_named() {
     assert!(error.starts_with(&format!("what registry {} sends as blob {digest}", mirror.address)), "{error}");
     // From now on the other one is asked.
     assert_eq!(read().unwrap(), b"0123456789");
+}
+
+#[test]
+fn what_a_mirror_has_wrong_comes_from_the_registry() {
+    let place = Place::with_repository();
+    let mut layout = Layout::create(&place.path().join("big"));
+    let large = Random::new(1).bytes(300_000);
+    let files: [&[(&str, &[u8])]; 2] = [&[("usr/a", &large)], &[("usr/b", &large[1..])]];
+    let descriptor = layout.image(&Platform::host().architecture, &files);
+    layout.tag("1", &descriptor);
+    let manifest = descriptor["digest"].as_str().unwrap();
+    // Of the right size, so that nothing but the digest, or the decompression, tells.
+    let at_end = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let halfway = |bytes: &mut Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle..].fill(0);
+    };
+    let config = place.path().join("registries.conf");
+    let pull = |place: &Place, mirror: &Server, primary: &Server| {
+        let text = table(&primary.address, &[&mirror.address]);
+        fs::write(&config, text).unwrap();
+        let reference = "docker://registry.test/team/os:1";
+        let arguments = ["image", "pull", reference, "--tag", "os", "--progress", "plain"];
+        place.run_with(&arguments, &[("CONTAINERS_REGISTRIES_CONF", &config)])
+    };
+    let no_blobs = |place: &Place| {
+        let files = fs::read_dir(place.path().join("repo")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!files.into_iter().any(|name| name.to_str().unwrap().starts_with(".blob-")), "nothing wrong is kept");
+    };
+    let primary = Server::of_layout(&layout, manifest, |_| ());
+    for mirror in [Server::of_layout(&layout, manifest, at_end), Server::of_layout(&layout, manifest, halfway)] {
+        let place = Place::with_repository();
+        let run = pull(&place, &mirror, &primary);
+        assert!(
+            run.stderr.contains(&format!("what registry {} sends as blob sha256:", mirror.address)),
+            "{}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains("an earlier attempt"), "{}", run.stderr);
+        run.done();
+        no_blobs(&place);
+        drop(place.run(&["repo", "fsck"]).done());
+    }
+
+    // Layers alone are wrong, everywhere: it ends, and nothing is kept.
+    let wrong = || {
+        Server::of_layout(&layout, manifest, move |bytes| {
+            if bytes[0] != b'{' {
+                at_end(bytes);
+            }
+        })
+    };
+    let (mirror, primary) = (wrong(), wrong());
+    let said = pull(&place, &mirror, &primary).failed(1);
+    assert!(said.contains("the blob is damaged: "), "{said}");
+    no_blobs(&place);
 }
 
 #[test]

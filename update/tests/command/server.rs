@@ -10,6 +10,8 @@ use osupdate::transport::registry::{
     AuthFiles, CertificateDirectories, RegistriesFiles, RegistryImage, RegistryOptions, Retry,
 };
 
+use crate::layout::Layout;
+
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -65,6 +67,25 @@ impl Server {
             }
         });
         Self { address, requests }
+    }
+
+    /// A registry with the blobs of a layout, of which `manifest` is that of tag 1; blobs pass through `change`.
+    pub(crate) fn of_layout(
+        layout: &Layout,
+        manifest: &str,
+        change: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
+    ) -> Self {
+        let (blobs, manifest) = (layout.path.join("blobs/sha256"), manifest.to_owned());
+        Self::start(move |request, _| {
+            let is_manifest = request.path.ends_with("/manifests/1");
+            let digest = if is_manifest { &manifest } else { request.path.rsplit('/').next().unwrap() };
+            let mut bytes = std::fs::read(blobs.join(digest.strip_prefix("sha256:").unwrap())).unwrap();
+            if is_manifest {
+                return reply("200 OK", &["Content-Type: application/vnd.oci.image.manifest.v1+json"], &bytes);
+            }
+            change(&mut bytes);
+            reply("200 OK", &[], &bytes)
+        })
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {

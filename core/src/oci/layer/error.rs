@@ -108,6 +108,11 @@ impl LayerError {
             | Self::Stopped => false,
         }
     }
+
+    /// Whether another blob may be meant, as opposed to the right one with wrong contents.
+    pub(crate) fn is_of_blob(&self) -> bool {
+        self.is_of_contents() && !matches!(self, Self::DiffId { .. })
+    }
 }
 
 /// Why a layer of the repository cannot be read.

@@ -36,9 +36,8 @@ pub(super) struct Blob<'a> {
     pub(super) size_bytes: u64,
 }
 
-/// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it. Only where
-/// there are mirrors it is, too, so that the one that is to blame can be named. Ends after as many bytes as the manifest
-/// states, whatever else is sent.
+/// Reads a blob from a registry. Its digest is not verified here: the reader's user sees all bytes and does it, unless that is
+/// asked for. Ends after as many bytes as the manifest states, whatever else is sent.
 pub struct BlobReader<'a> {
     blob: Blob<'a>,
     what: String,
@@ -53,7 +52,7 @@ pub struct BlobReader<'a> {
     began_at: u64,
     /// Connections in a row that broke before they were worth it.
     failures: u32,
-    /// Hashes the blob, if there are mirrors and all of it is read.
+    /// Hashes the blob, if it is to be verified here.
     hasher: Option<ContentHasher>,
 }
 
@@ -71,14 +70,16 @@ struct Answer {
 }
 
 impl Blob<'_> {
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("blob {} of {}", self.digest, self.image)
     }
 
     /// Requests the blob from a byte on, from each place that may have it.
     fn get_from(&self, position: u64) -> Result<Answer, RegistryError> {
         let what = self.what();
-        self.http.try_each(&what, |endpoint| self.get_from_place(endpoint, position, &what))
+        let answer = self.http.try_each(&what, |endpoint| self.get_from_place(endpoint, position, &what))?;
+        self.http.sends(&self.digest, position, &answer.from);
+        Ok(answer)
     }
 
     /// Where the server cannot send parts, the answer begins at the beginning.
@@ -132,10 +133,16 @@ impl<'a> BlobReader<'a> {
     /// Requests a blob from byte `position` on.
     pub(super) fn open(blob: Blob<'a>, position: u64) -> Result<Self, RegistryError> {
         let Answer { from, response, skip_bytes } = blob.get_from(position)?;
-        let what = blob.what();
-        let hashes = position == 0 && blob.http.has_mirrors();
-        let hasher = hashes.then(|| ContentHasher::new(blob.digest.algorithm()));
-        Ok(Self { blob, what, from, response, position, skip_bytes, began_at: position, failures: 0, hasher })
+        let (what, began_at) = (blob.what(), position);
+        let (failures, hasher) = (0, None);
+        Ok(Self { blob, what, from, response, position, skip_bytes, began_at, failures, hasher })
+    }
+
+    /// Fails at the end of a wrong blob where there are mirrors, so that the one that is to blame is named. Only for one that is
+    /// read from its beginning.
+    pub(super) fn verified(mut self) -> Self {
+        self.hasher = self.blob.http.has_mirrors().then(|| ContentHasher::new(self.blob.digest.algorithm()));
+        self
     }
 
     /// Asks for the rest of the blob after `problem`; once patience has ended, `error` is final.

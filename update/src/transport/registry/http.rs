@@ -3,8 +3,12 @@
 //! The places are asked in the order of `registries.conf`; once one of them has answered, it is asked first. What is
 //! fetched is named by digests, so that it does not matter for its contents who delivered it.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use osupdate_core::oci::ContentDigest;
 
 use super::super::reference::RegistryReference;
 use super::RegistryOptions;
@@ -27,9 +31,22 @@ pub(super) struct Http {
     endpoints: Vec<Endpoint>,
     /// Which of them answered.
     preferred: AtomicUsize,
+    /// Those that are asked only after all others.
+    avoided: Vec<AtomicBool>,
+    /// Who sent the blobs, where more than one can.
+    deliveries: Mutex<HashMap<ContentDigest, Delivery>>,
     /// Whether there is more to tell than the image's name does.
     configured: bool,
     pub(super) retry: Retry,
+}
+
+/// Who sent a blob.
+#[derive(Debug, Default)]
+struct Delivery {
+    /// Registries that have sent a part of it since its first byte was asked for.
+    hosts: Vec<String>,
+    /// How often it was wrong.
+    wrong: usize,
 }
 
 /// One GET request.
@@ -81,8 +98,9 @@ impl Http {
                 (Err(error), None) => return Err(error),
             }
         }
-        let (preferred, retry) = (AtomicUsize::new(0), options.retry.clone());
-        Ok(Self { image, endpoints, preferred, configured, retry })
+        let avoided = endpoints.iter().map(|_| AtomicBool::new(false)).collect();
+        let (preferred, deliveries, retry) = (AtomicUsize::new(0), Mutex::default(), options.retry.clone());
+        Ok(Self { image, endpoints, preferred, avoided, deliveries, configured, retry })
     }
 
     /// Whether somebody else than the registry itself may deliver.
@@ -90,12 +108,54 @@ impl Http {
         self.endpoints.len() > 1
     }
 
-    /// Asks another place first from now on, if this registry is the one that is asked first.
+    /// Asks all other places first from now on.
     pub(super) fn avoid(&self, host: &str) {
-        let first = self.preferred.load(Ordering::Relaxed);
-        if self.endpoints[first].host() == host {
-            self.preferred.store((first + 1) % self.endpoints.len(), Ordering::Relaxed);
+        let places = || self.endpoints.iter().zip(&self.avoided);
+        for (endpoint, avoided) in places() {
+            if endpoint.host() == host {
+                avoided.store(true, Ordering::Relaxed);
+            }
         }
+        if places().all(|(_, avoided)| avoided.load(Ordering::Relaxed)) {
+            for (endpoint, avoided) in places() {
+                avoided.store(endpoint.host() == host, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Remembers who sends a blob from a byte on.
+    pub(super) fn sends(&self, digest: &ContentDigest, position: u64, host: &str) {
+        if !self.has_mirrors() {
+            return;
+        }
+        let mut deliveries = self.deliveries();
+        let hosts = &mut deliveries.entry(*digest).or_default().hosts;
+        if position == 0 {
+            hosts.clear();
+        }
+        if !hosts.iter().any(|known| known == host) {
+            hosts.push(host.to_owned());
+        }
+    }
+
+    /// Avoids the one that sent a blob that is wrong. Whether somebody else may have the right one: as often as there are other
+    /// places.
+    pub(super) fn blame(&self, digest: &ContentDigest, what: &str) -> bool {
+        let mut deliveries = self.deliveries();
+        let Some(delivery) = deliveries.get_mut(digest) else { return false };
+        delivery.wrong += 1;
+        let others = delivery.wrong < self.endpoints.len();
+        let next = if others { ", trying another place" } else { "" };
+        tracing::warn!("what registry {} sends as {what} has another digest{next}", delivery.hosts.join(" and "));
+        // If there were several, nobody knows which of them it was.
+        if let [host] = &delivery.hosts[..] {
+            self.avoid(host);
+        }
+        others
+    }
+
+    fn deliveries(&self) -> MutexGuard<'_, HashMap<ContentDigest, Delivery>> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something with each place until it succeeds. Failures are logged if there is another place, and are all in the
@@ -107,7 +167,8 @@ impl Http {
     ) -> Result<T, RegistryError> {
         let preferred = self.preferred.load(Ordering::Relaxed);
         let others = (0..self.endpoints.len()).filter(|&i| i != preferred);
-        let order: Vec<usize> = [preferred].into_iter().chain(others).collect();
+        let mut order: Vec<usize> = [preferred].into_iter().chain(others).collect();
+        order.sort_by_key(|&i| self.avoided[i].load(Ordering::Relaxed));
         let mut failures = Vec::new();
         for (n, &i) in order.iter().enumerate() {
             let endpoint = &self.endpoints[i];
