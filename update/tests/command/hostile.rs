@@ -61,6 +61,19 @@ fn a_server_without_ranges_is_read_again_from_the_beginning() {
 }
 
 #[test]
+fn a_server_without_ranges_that_always_sends_a_little_more_is_given_up_on() {
+    const MORE: usize = 70_000;
+    let server = Server::start(|_, number| {
+        let blob = [blob(), blob(), blob(), blob()].concat();
+        let end = blob.len().min((number + 1) * MORE);
+        truncated_reply("200 OK", &[], &blob[..end], blob.len())
+    });
+    assert!(read(&server, 4 * blob().len()).is_err());
+    let asked = server.requests().len();
+    assert!(asked <= 5, "what is here was sent {asked} times");
+}
+
+#[test]
 fn a_blob_that_always_breaks_ends_in_an_error_with_its_position() {
     // Without a Content-Length the end of the stream looks like the end of the blob.
     let server = Server::start(|_, _| b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n1234".to_vec());

@@ -328,6 +328,25 @@ fn a_server_without_parts_is_named_and_read_from_the_beginning() {
 }
 
 #[test]
+fn a_limit_that_a_server_without_parts_cannot_keep_is_an_error() {
+    if !have_registry() {
+        return;
+    }
+    let line = Line::new(6 << 20);
+    let place = Place::with_repository();
+    let limited = ["--max-bytes", "64K", "--parallel", "1"];
+    drop(line.pull(&place, "gzip", &limited).failed(3));
+    line.proxy.set_plan(Plan { faults: &[crate::faulty_proxy::Fault::NoParts], percent: 100, random: Random::new(3) });
+    line.proxy.forget();
+    let said = line.pull(&place, "gzip", &limited).failed(1);
+    assert!(said.contains(&format!("registry {} sends no parts of blobs", line.proxy.address)), "{said}");
+    assert!(said.contains("only 65536 are allowed") && said.contains("hint: allow more: --max-bytes "), "{said}");
+    let needed = said.split("--max-bytes ").nth(1).unwrap().trim().to_owned();
+    line.pull(&place, "gzip", &["--max-bytes", &needed, "--parallel", "1"]).failed(3);
+    assert_eq!(kept(&place).iter().map(|(_, size)| size).sum::<u64>(), 0, "the layer is complete");
+}
+
+#[test]
 fn two_pulls_at_once_do_not_disturb_each_other() {
     if !have_registry() {
         return;

@@ -19,8 +19,9 @@ use super::http::{Http, Request};
 use super::meter::{Meter, Purpose};
 use super::response::Response;
 
-/// A connection that brought so much before it broke was worth it: patience begins anew. So a large blob arrives over a line
-/// that breaks every minute, and a server that sends single bytes is given up on.
+/// A connection that brought so much before it broke was worth it, if it is as much as had to be sent again: patience begins
+/// anew. So a large blob arrives over a line that breaks every minute, and a server that sends single bytes, or always all that
+/// is here and a little more, is given up on.
 const PROGRESS_BYTES: u64 = 64 << 10;
 
 /// A blob in a registry, and how it is fetched.
@@ -50,6 +51,8 @@ pub struct BlobReader<'a> {
     skip_bytes: u64,
     /// Where the response began to be of use.
     began_at: u64,
+    /// Bytes of it before that.
+    skipped_bytes: u64,
     /// Connections in a row that broke before they were worth it.
     failures: u32,
     /// Hashes the blob, if it is to be verified here.
@@ -78,8 +81,24 @@ impl Blob<'_> {
     fn get_from(&self, position: u64) -> Result<Answer, RegistryError> {
         let what = self.what();
         let answer = self.http.try_each(&what, |endpoint| self.get_from_place(endpoint, position, &what))?;
+        self.check_limit(&answer, what)?;
         self.http.sends(&self.digest, position, &answer.from);
         Ok(answer)
+    }
+
+    /// Fails if all that may be fetched would be what is here already.
+    fn check_limit(&self, answer: &Answer, what: String) -> Result<(), RegistryError> {
+        let Err(limit) = self.meter.check(answer.skip_bytes, self.purpose) else { return Ok(()) };
+        // The next time it may be more.
+        if limit.max_bytes > answer.skip_bytes {
+            return Err(RegistryError::Limit { what, source: limit });
+        }
+        Err(RegistryError::NoParts {
+            host: answer.from.clone(),
+            what,
+            size_bytes: self.size_bytes,
+            max_bytes: limit.max_bytes,
+        })
     }
 
     /// Where the server cannot send parts, the answer begins at the beginning.
@@ -133,9 +152,9 @@ impl<'a> BlobReader<'a> {
     /// Requests a blob from byte `position` on.
     pub(super) fn open(blob: Blob<'a>, position: u64) -> Result<Self, RegistryError> {
         let Answer { from, response, skip_bytes } = blob.get_from(position)?;
-        let (what, began_at) = (blob.what(), position);
+        let (what, began_at, skipped_bytes) = (blob.what(), position, skip_bytes);
         let (failures, hasher) = (0, None);
-        Ok(Self { blob, what, from, response, position, skip_bytes, began_at, failures, hasher })
+        Ok(Self { blob, what, from, response, position, skip_bytes, began_at, skipped_bytes, failures, hasher })
     }
 
     /// Fails at the end of a wrong blob where there are mirrors, so that the one that is to blame is named. Only for one that is
@@ -149,7 +168,7 @@ impl<'a> BlobReader<'a> {
     fn reconnect(&mut self, problem: &dyn Display, error: impl FnOnce(&Self) -> RegistryError) -> io::Result<()> {
         let (position, size, http) = (self.position, self.blob.size_bytes, self.blob.http);
         tracing::warn!("registry {}: {} broke off at byte {position} of {size} ({problem})", self.from, self.what);
-        if position - self.began_at >= PROGRESS_BYTES {
+        if position - self.began_at >= PROGRESS_BYTES.max(self.skipped_bytes) {
             self.failures = 0;
         }
         self.failures += 1;
@@ -162,7 +181,7 @@ impl<'a> BlobReader<'a> {
             match self.blob.get_from(position) {
                 Ok(Answer { from, response, skip_bytes }) => {
                     (self.from, self.response) = (from, response);
-                    (self.skip_bytes, self.began_at) = (skip_bytes, position);
+                    (self.skip_bytes, self.skipped_bytes, self.began_at) = (skip_bytes, skip_bytes, position);
                     return Ok(());
                 }
                 // It was there a moment ago: perhaps it restarts.

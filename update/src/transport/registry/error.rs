@@ -10,6 +10,7 @@ use super::auth::AuthError;
 use super::cause::Cause;
 use super::clients::ClientError;
 use super::credentials::CredentialsError;
+use super::meter::LimitReached;
 use super::proxy::ProxyError;
 use super::registries::RegistriesError;
 
@@ -135,6 +136,30 @@ pub enum RegistryError {
         got_bytes: u64,
         /// Bytes that the manifest states.
         size_bytes: u64,
+    },
+    /// As much was fetched as is allowed.
+    #[error("no more of {what} may be fetched")]
+    Limit {
+        /// The blob.
+        what: String,
+        /// How much.
+        #[source]
+        source: LimitReached,
+    },
+    /// With this limit, a blob would never be complete.
+    #[error(
+        "registry {host} sends no parts of blobs: {what} has {size_bytes} bytes, which are fetched at once or not at all, and only \
+         {max_bytes} are allowed"
+    )]
+    NoParts {
+        /// The registry.
+        host: String,
+        /// The blob.
+        what: String,
+        /// Bytes that the manifest states.
+        size_bytes: u64,
+        /// Bytes of layers that may be fetched.
+        max_bytes: u64,
     },
     /// A blob is not the one that the manifest names.
     #[error("registry {host} says that {what} has {stated_bytes} bytes, the manifest states {size_bytes}")]
@@ -327,6 +352,7 @@ impl RegistryError {
             Self::Truncated { .. } | Self::Connection { .. } => {
                 "run the command again; what is already here is not fetched again".to_owned()
             }
+            Self::NoParts { size_bytes, .. } => format!("allow more: --max-bytes {size_bytes}"),
             Self::ManifestDigest { .. } | Self::BlobSize { .. } | Self::BlobDigest { .. } => {
                 "the registry, or a proxy before it, is faulty or not to be trusted".to_owned()
             }
@@ -337,6 +363,7 @@ impl RegistryError {
             | Self::Credentials { .. }
             | Self::Auth { .. }
             | Self::NotFound { .. }
+            | Self::Limit { .. }
             | Self::Status { .. }
             | Self::ManifestSize { .. }
             | Self::ManifestJson { .. }

@@ -59,6 +59,16 @@ impl Meter {
         Self { limits, state: Mutex::new(state), settled: Condvar::new() }
     }
 
+    /// Fails if so many bytes are as many as may still be fetched, or more, so that nothing would come after them.
+    pub(super) fn check(&self, bytes: u64, purpose: Purpose) -> Result<(), LimitReached> {
+        match (purpose, self.limits.max_bytes) {
+            (Purpose::Layer, Some(max_bytes)) if bytes > 0 && bytes >= self.lock().left_bytes => {
+                Err(LimitReached { max_bytes: max_bytes.get() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How many of the bytes that are wanted may be read now; at least one. Waits for other connections if they have reserved
     /// all that is left: they need not get it.
     pub(super) fn reserve(&self, wanted: usize, purpose: Purpose) -> Result<usize, LimitReached> {
@@ -158,6 +168,8 @@ mod tests {
         assert_eq!(meter.reserve(60, Purpose::Layer), Ok(40));
         meter.settle(60, 60, Purpose::Layer);
         meter.settle(40, 10, Purpose::Layer);
+        assert_eq!(meter.check(29, Purpose::Layer), Ok(()));
+        assert_eq!(meter.check(30, Purpose::Layer), Err(LimitReached { max_bytes: 100 }));
         assert_eq!(meter.reserve(60, Purpose::Layer), Ok(30));
         meter.settle(30, 30, Purpose::Layer);
         assert_eq!(meter.reserve(1, Purpose::Layer), Err(LimitReached { max_bytes: 100 }));
