@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use crate::docker_registry::have;
 use crate::faulty_proxy::Random;
@@ -140,6 +141,32 @@ fn what_is_known_not_to_fit_is_not_begun() {
     assert_eq!(objects(), before, "nothing was written");
     fs::remove_file(disk.path("filler")).unwrap();
     drop(disk.run(&["image", "pull", "oci:big"]).done());
+}
+
+#[test]
+fn what_arrived_too_long_ago_is_not_counted() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let mut layout = Layout::create(&disk.place.path().join("big"));
+    let noise = Random::new(1).bytes(12 * MIB as usize);
+    let image = layout.image(&osupdate_core::oci::Platform::host().architecture, &[&[("usr/noise", &noise)]]);
+    layout.tag("1", &image);
+    let manifest =
+        fs::read(layout.path.join("blobs").join(image["digest"].as_str().unwrap().replace(':', "/"))).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layer = &manifest["layers"][0];
+    let path = disk.path("repo").join(format!(".blob-{}", layer["digest"].as_str().unwrap()));
+    let arrived = fs::File::create(&path).unwrap();
+    // It takes up nothing, so that removing it makes no room.
+    arrived.set_len(layer["size"].as_u64().unwrap()).unwrap();
+    arrived.set_modified(SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60)).unwrap();
+    disk.leave(8 * MIB);
+    let server = Server::of_layout(&layout, image["digest"].as_str().unwrap(), |_| ());
+    let reference = format!("docker://{}/os:1", server.address);
+    let said = disk.run(&["image", "pull", &reference, "--plain-http"]).failed(1);
+    assert!(said.contains("not enough space in disk/repo: 13 MiB are missing"), "{said}");
+    assert!(!path.exists());
+    let asked = server.requests();
+    assert!(!asked.iter().any(|request| request.path.ends_with(layer["digest"].as_str().unwrap())), "{asked:?}");
 }
 
 #[test]
