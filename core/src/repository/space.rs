@@ -94,6 +94,11 @@ impl<'a> Guard<'a> {
             self.repository.give_up_partial_blobs();
             space = self.repository.space()?;
         }
+        if space.usable_bytes() == 0 {
+            // btrfs counts what was given up as free only now.
+            self.repository.sync_files()?;
+            space = self.repository.space()?;
+        }
         self.until_look_bytes = STEP_MAX_BYTES.min(space.reserve_bytes() / STEP_PART);
         if space.usable_bytes() == 0 {
             let (free_bytes, reserve_bytes) = (space.free_bytes, space.reserve_bytes());
