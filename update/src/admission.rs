@@ -279,7 +279,7 @@ fn told(requirement: &Requirement, reference: &str) -> String {
 }
 
 /// A signature in the form that records have.
-fn signature(signer: &Signer) -> Signature {
+pub(crate) fn signature(signer: &Signer) -> Signature {
     let kind = match signer.kind {
         SignatureKind::OpenPgp => "openpgp",
         SignatureKind::Sigstore => "sigstore",

@@ -233,6 +233,6 @@ impl Report {
     }
 }
 
-pub(super) mod signed;
+pub(crate) mod signed;
 #[cfg(test)]
 mod tests;

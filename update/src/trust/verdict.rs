@@ -4,20 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use osupdate_deploy::timestamp;
-use serde::{Deserialize, Serialize};
 
 /// An image is accepted by the policy: whoever has signed it is here.
-///
-/// The serialized form is kept with deployments; fields may be added to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The part of the policy that decided, for people: `scope "registry.example.com/os" of transport docker`.
     pub scope: String,
     /// The policy file; `None` if there is none.
-    #[serde(default)]
     pub policy: Option<PathBuf>,
     /// Whose signatures the policy asked for, and found good. Empty: it asked for none, the image counts as unsigned.
-    #[serde(default)]
     pub signers: Vec<Signer>,
 }
 
@@ -29,8 +24,7 @@ impl Verdict {
 }
 
 /// The kind of a signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureKind {
     /// A simple signature, made with OpenPGP.
     OpenPgp,
@@ -49,7 +43,7 @@ impl SignatureKind {
 }
 
 /// Who signed an image, by one good signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// The kind of the signature.
     pub kind: SignatureKind,
@@ -57,13 +51,10 @@ pub struct Signer {
     /// hash of the public key (DER, SubjectPublicKeyInfo) in lower-case hex.
     pub key: String,
     /// The primary user ID of an OpenPGP key. Whoever made the key chose it; nobody has checked it.
-    #[serde(default)]
     pub user_id: Option<String>,
     /// The file that the key is trusted by; `None` if it is in the policy itself.
-    #[serde(default)]
     pub key_file: Option<PathBuf>,
     /// When it was signed, as the signer states it, in seconds since 1970.
-    #[serde(default)]
     pub signed_at: Option<i64>,
     /// What the image was signed as: a reference, `registry.example.com/os:1`.
     pub identity: String,

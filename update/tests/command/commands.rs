@@ -58,7 +58,7 @@ fn an_image_is_pulled_listed_inspected_and_untagged() {
     fields.sort_unstable();
     let summary =
         ["architecture", "boot_image_digest", "config_digest", "image_digest", "image_version", "manifest_digest"];
-    assert_eq!(fields, [&summary[..], &["reference", "signers", "tag", "version"]].concat());
+    assert_eq!(fields, [&summary[..], &["reference", "signatures", "tag", "version"]].concat());
     assert_eq!((&pulled["tag"], &pulled["image_version"]), (&json!(tag), &json!("1.2.3")));
     assert_ne!(pulled["image_digest"], pulled["boot_image_digest"]);
 

@@ -10,8 +10,10 @@ use osupdate_core::transform::XattrFilter;
 
 use super::fetch_options::FetchOptions;
 use super::{artifact_summary, or_none, summary, version};
+use crate::admission;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
+use crate::commands::status::signed::SignatureRow;
 use crate::commands::transfer::Transfer;
 use crate::commands::trust_options::TrustOptions;
 use crate::completion;
@@ -133,7 +135,7 @@ impl Args {
         let mut json = summary(&image);
         json["reference"] = reference.to_string().into();
         json["tag"] = tag.as_str().into();
-        json["signers"] = serde_json::to_value(&verdict.signers)?;
+        json["signatures"] = signatures(&verdict)?;
         context.output.write(&json, |out| {
             writeln!(out, "{tag}")?;
             if let Some(version) = version(&image) {
@@ -161,7 +163,7 @@ fn artifact(
     let mut json = artifact_summary(&artifact);
     json["reference"] = reference.to_string().into();
     json["tag"] = tag.into();
-    json["signers"] = serde_json::to_value(&verdict.signers)?;
+    json["signatures"] = signatures(verdict)?;
     context.output.write(&json, |out| {
         writeln!(out, "{tag}")?;
         writeln!(out, "  manifest    {}", artifact.manifest_digest)?;
@@ -170,6 +172,12 @@ fn artifact(
         signers(out, verdict)
     })?;
     Ok(Outcome::Done)
+}
+
+/// The signatures that the policy wanted, in the form that all commands give them.
+fn signatures(verdict: &Verdict) -> serde_json::Result<serde_json::Value> {
+    let rows: Vec<_> = verdict.signers.iter().map(|signer| SignatureRow::new(&admission::signature(signer))).collect();
+    serde_json::to_value(rows)
 }
 
 /// A line for each signature that the policy wanted.
