@@ -4,8 +4,8 @@
 //! several processors busy, and where the kernel seals objects, which takes a wait for the disk or two for each,
 //! several are under way. What waits is bounded by [`QUEUE_BYTES`].
 //!
-//! *Not done*: to write data out early by further syncs. In three imports of 2.4 GB each, in turns on a busy machine, that gained
-//! nothing and took 20 MB more.
+//! *Not done*: to write data out early by further syncs. The imports in which that gained nothing followed upon the removal of other
+//! repositories, when ext4 is slow to create files, so that the question is open.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
