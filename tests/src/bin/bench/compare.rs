@@ -229,7 +229,7 @@ pub(crate) fn park(directory: &Path) -> Result<()> {
 }
 
 /// Removes what was put aside, and waits until the file system has forgotten it.
-fn remove_parked(work: &Path) -> Result<()> {
+pub(crate) fn remove_parked(work: &Path) -> Result<()> {
     let mut removed = false;
     for entry in fs::read_dir(work)? {
         let entry = entry?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use osupdate_core::erofs::{self, Format};
 
-use crate::compare::{Side, sides};
+use crate::compare::{Side, park, remove_parked, sides};
 use crate::input::TAG;
 use crate::measure::{Run, measure};
 use crate::programs::Programs;
@@ -36,6 +36,7 @@ pub(crate) fn table(programs: &Programs, work: &Path, sizes: &[u64]) -> Result<V
     let mut lines: Vec<Line> = Vec::new();
     for &files in sizes {
         say(&format!("{files} objects"));
+        remove_parked(work)?;
         let layout = work.join("generated");
         synthetic::image(&layout, files, TAG)?;
         for side in &sides {
@@ -48,10 +49,11 @@ pub(crate) fn table(programs: &Programs, work: &Path, sizes: &[u64]) -> Result<V
             if let Side { name: name @ "osupdate", .. } = side {
                 add(&mut lines, name, "EROFS image from the tree", files, write_image(&side.repository)?);
             }
-            fs::remove_dir_all(&side.repository)?;
+            park(&side.repository)?;
         }
         fs::remove_dir_all(&layout)?;
     }
+    remove_parked(work)?;
     lines.sort_by_key(|line| std::cmp::Reverse(line.program));
     Ok(lines)
 }
