@@ -8,6 +8,8 @@ use serde::Serialize;
 /// Version of all JSON forms; see CLI.md. Fields may be added within a version, never renamed or removed.
 pub const JSON_VERSION: u32 = 1;
 
+/// Longest text of a stranger that is part of a message, in characters.
+const PRINTABLE_MAX: usize = 200;
 /// Bytes that are collected before they are written.
 const RAW_BYTES: usize = 128 << 10;
 
@@ -61,8 +63,13 @@ impl Output {
 /// than the end of a line, and the marks that change the direction of writing.
 pub fn for_terminal(text: &str) -> String {
     let is_mark =
-        |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     text.chars().filter(|c| *c == '\n' || !c.is_control() && !is_mark(*c)).collect()
+}
+
+/// The beginning of a stranger's text as part of a message: one line, [`for_terminal`], at most 200 characters.
+pub(crate) fn printable(text: &str) -> String {
+    for_terminal(text).chars().filter(|c| *c != '\n').take(PRINTABLE_MAX).collect()
 }
 
 /// Writes bytes to standard output as they are: for files, not for people. A reader that went away is not an error.
@@ -111,6 +118,8 @@ mod tests {
     #[test]
     fn text_of_strangers_cannot_steer_the_terminal() {
         assert_eq!(for_terminal("a\u{1b}[2Jb\rc\nd\u{202e}e\u{200f}f\u{9b}g é"), "a[2Jbc\ndefg é");
+        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}"), "a[2Jbcd");
+        assert_eq!(printable(&"x".repeat(1000)).len(), PRINTABLE_MAX);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::archive::Archive;
 use super::digest::{ContentDigest, ContentHasher};
 use super::files::{Files as _, read_bounded};
 use super::image_archive::program_of;
+use super::layout::names;
 use super::manifest::{BlobDescriptor, CONFIG_MAX_BYTES, CheckedConfig, MANIFEST_MAX_BYTES, ManifestError};
 use super::source::{ImageSource, SourceError};
 use crate::digest::Algorithm;
@@ -82,10 +83,6 @@ pub enum DockerArchiveError {
         /// The names there are.
         available: Vec<String>,
     },
-}
-
-fn names(available: &[String]) -> String {
-    if available.is_empty() { "no named images".to_owned() } else { available.join(", ") }
 }
 
 /// One image in an archive that `docker save` or one of its like has written.

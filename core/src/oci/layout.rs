@@ -114,7 +114,8 @@ pub enum LayoutError {
     },
 }
 
-fn names(available: &[String]) -> String {
+/// Names of images, for a message.
+pub(super) fn names(available: &[String]) -> String {
     if available.is_empty() { "no named images".to_owned() } else { available.join(", ") }
 }
 

@@ -41,13 +41,13 @@ use serde::Deserialize;
 
 use super::limits::TransferLimits;
 use super::reference::RegistryReference;
+use crate::output::printable;
 pub use auth::AuthError;
 use blob::Blob;
 pub use blob::BlobReader;
 pub use cause::Cause;
 pub use certificates::{CertificateDirectories, CertificatesError, PemProblem};
 pub use clients::ClientError;
-use complaint::printable;
 pub use credentials::{AuthFiles, CredentialsError, HelperError};
 use endpoint::Endpoint;
 pub use error::RegistryError;

@@ -17,6 +17,7 @@ use super::error::SignatureProblem;
 use super::identity::{Name, SignedIdentity};
 use super::json::UniqueMap;
 use super::verdict::SignatureKind;
+use crate::output::printable;
 use crate::transport::ImageReference;
 
 /// Most bytes of the document.
@@ -127,11 +128,6 @@ fn integer(value: &Value) -> Option<i64> {
         #[allow(clippy::cast_possible_truncation, reason = "checked")]
         is_integer.then_some(number as i64)
     })
-}
-
-/// The beginning of a stranger's text, for messages.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]

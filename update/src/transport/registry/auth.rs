@@ -20,10 +20,11 @@ use thiserror::Error;
 use super::cause::{Cause, Failure};
 use super::challenge::{Challenge, parse_challenges};
 use super::clients::Clients;
-use super::complaint::{Complaint, printable};
+use super::complaint::Complaint;
 use super::credentials::Credentials;
 use super::request::{self, Get, RequestError};
 use super::retry::is_transient;
+use crate::output::printable;
 
 /// Largest answer of a token service that we read.
 const TOKEN_ANSWER_MAX: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use std::io;
 
 use rustls::AlertDescription;
 
-use super::complaint::printable;
+use crate::output::printable;
 
 /// What a peer says that wants to see a certificate of ours, or another one.
 const CERTIFICATE_ALERTS: [AlertDescription; 7] = [

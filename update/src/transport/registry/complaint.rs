@@ -1,7 +1,6 @@
-//! What registries say in the body of an error, and how text of strangers is shown.
+//! What registries say in the body of an error.
 
-/// Longest text of a stranger that is shown, in characters.
-const PRINTABLE_MAX: usize = 200;
+use crate::output::printable;
 
 /// What a registry says in the body of an error: `{"errors": [{"code": …, "message": …}]}`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,22 +38,12 @@ impl Complaint {
     }
 }
 
-/// Text of a stranger for the terminal: without control characters and those that change the direction of writing or
-/// cannot be seen, at most 200 characters.
-pub(super) fn printable(text: &str) -> String {
-    let unseen =
-        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    text.chars().filter(|c| !c.is_control() && !unseen(*c)).take(PRINTABLE_MAX).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn strangers_cannot_write_to_the_terminal_as_they_like() {
-        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{202e}d\u{9b}"), "a[2Jbcd");
-        assert_eq!(printable(&"x".repeat(1000)).len(), PRINTABLE_MAX);
         let body = br#"{"errors": [{"code": "DENIED", "message": "no\u001b]0;title\u0007"}]}"#;
         assert_eq!(Complaint::parse(body), Complaint { message: "no]0;title".to_owned(), is_registry: true });
         assert_eq!(Complaint::parse(b"<html>"), Complaint::default());

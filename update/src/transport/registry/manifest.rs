@@ -6,8 +6,8 @@ use osupdate_core::oci::{
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::complaint::printable;
 use super::error::RegistryError;
+use crate::output::printable;
 
 /// The media types that we understand, for `Accept`.
 pub(super) fn accept() -> String {

@@ -7,8 +7,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCA
 use reqwest::{StatusCode, Url, blocking};
 
 use super::clients::{ClientError, Clients};
-use super::complaint::printable;
 use super::response::Response;
+use crate::output::printable;
 
 const REDIRECTS_MAX: usize = 10;
 

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::super::complaint::printable;
 use super::Credentials;
+use crate::output::printable;
 
 /// Longest run of a helper.
 const TIMEOUT: Duration = Duration::from_secs(30);
