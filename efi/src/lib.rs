@@ -15,6 +15,7 @@ pub mod mounted;
 pub mod name;
 pub mod order;
 pub mod paths;
+pub mod pe;
 pub mod uki;
 pub mod variables;
 pub mod version;

@@ -424,7 +424,7 @@ fn command_lines_of_entries_ukis_and_addons_are_found() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
     };
-    let uki = |line: &str| crate::uki::tests::pe(&[(".cmdline", line.as_bytes())]);
+    let uki = |line: &str| crate::pe::fake::pe(&[(".cmdline", line.as_bytes())]);
     write("EFI/Linux/a.efi", &uki("composefs=a"));
     write("EFI/Linux/bootc/B.EFI", &uki("composefs=b"));
     write("EFI/Linux/a.efi.extra.d/x.addon.efi", &uki("debug"));
