@@ -10,6 +10,7 @@ pub mod esp;
 pub mod gpt;
 pub mod loader_install;
 pub mod locate;
+pub mod measure;
 mod medium;
 pub mod mounted;
 pub mod name;

@@ -1,148 +1,226 @@
-//! Unified kernel images: the kernel command lines that are embedded in PE files.
+//! Unified kernel images, UKIs: a boot stub, a kernel, what it is started with, and what describes them, in one PE file that
+//! carries one signature.
+//!
+//! [`Uki::parse`] reads what [`Pe::parse`] has accepted; [`Builder`] makes UKIs and addons, which are the same without a kernel.
+//! A UKI may have profiles: sections before the first `.profile` are for all, those behind one `.profile` are for that
+//! profile, and take the place of those for all.
+//!
+//! Source: UAPI.5 (unified kernel image), and what systemd-stub does with the sections.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+mod builder;
+mod check;
+mod command_lines;
+pub mod hwids;
+mod profile;
+mod sbat;
+mod sections;
+mod uname;
 
-use object::read::pe::{PeFile32, PeFile64};
-use object::{FileKind, ObjectSection as _, ReadCache};
 use thiserror::Error;
 
-/// Begins every PE file.
-const MAGIC: &[u8] = b"MZ";
-/// Name of the section with the command line.
-const SECTION: &str = ".cmdline";
-/// The kernel takes no longer ones.
-const LINE_MAX_BYTES: u64 = 64 << 10;
+use crate::pe::{PROFILE_SECTION, Pe, Section};
 
-/// Why the command lines of a PE file are not known.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum UkiError {
-    /// It is something else: no firmware starts it.
-    #[error("it is not a PE file")]
-    NotPe,
-    /// It begins like one and cannot be understood.
-    #[error("it is a damaged PE file")]
-    Damaged(#[source] object::Error),
-    /// A command line is too long.
-    #[error("a command line in it has {bytes} bytes")]
-    TooLong {
-        /// Its size.
-        bytes: u64,
-    },
-    /// It cannot be read.
-    #[error("it cannot be read")]
-    Read(#[from] io::Error),
+pub use builder::{BuildError, Builder};
+pub use check::Finding;
+pub use command_lines::{UkiError, command_lines};
+pub use profile::Profile;
+pub use sections::{MEASURED_SECTIONS, SECTIONS, names};
+pub use uname::kernel_version;
+
+/// The kernel takes no longer command lines than a part of this.
+const TEXT_MAX_BYTES: usize = 64 << 10;
+
+/// What a program with the sections of UKIs is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It has a kernel, and can be booted.
+    Uki,
+    /// It has no kernel: the boot stub of a UKI adds its command line, device trees, initial ramdisk or microcode.
+    Addon,
+    /// It begins with `.profile`: to be joined to a UKI when that is built.
+    Profile,
 }
 
-/// The kernel command lines in a UKI or addon: none, one, or one for each profile. Bytes after a NUL do not count.
-pub fn command_lines(mut file: File) -> Result<Vec<String>, UkiError> {
-    let mut magic = Vec::new();
-    (&file).take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-    if magic != MAGIC {
-        return Err(UkiError::NotPe);
-    }
-    file.rewind()?;
-    parse(file)
-}
-
-fn parse(file: File) -> Result<Vec<String>, UkiError> {
-    let cache = ReadCache::new(file);
-    let lines = match FileKind::parse(&cache).map_err(UkiError::Damaged)? {
-        FileKind::Pe32 => sections(&PeFile32::parse(&cache).map_err(UkiError::Damaged)?),
-        _ => sections(&PeFile64::parse(&cache).map_err(UkiError::Damaged)?),
-    }?;
-    let text = |line: Vec<u8>| {
-        let line = line.split(|byte| *byte == 0).next().unwrap_or(&[]);
-        String::from_utf8_lossy(line).into_owned()
-    };
-    Ok(lines.into_iter().map(text).collect())
-}
-
-fn sections<'data>(file: &impl object::Object<'data>) -> Result<Vec<Vec<u8>>, UkiError> {
-    let mut lines = Vec::new();
-    for section in file.sections().filter(|section| section.name() == Ok(SECTION)) {
-        let bytes = section.size();
-        if bytes > LINE_MAX_BYTES {
-            return Err(UkiError::TooLong { bytes });
+impl Kind {
+    /// `uki`, `addon` or `profile`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uki => "uki",
+            Self::Addon => "addon",
+            Self::Profile => "profile",
         }
-        lines.push(section.data().map_err(UkiError::Damaged)?.to_vec());
     }
-    Ok(lines)
+}
+
+/// Why a PE file is not a UKI that can be understood.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParseUkiError {
+    /// It is another program: it has none of the sections.
+    #[error("it is neither a UKI nor an addon: it has no section .linux, .cmdline or another that the boot stub uses")]
+    NotUki,
+    /// A section that is to be text is not UTF-8.
+    #[error("its section {name} is not text")]
+    NotText {
+        /// Name of the section.
+        name: &'static str,
+    },
+    /// A section that is to be text is too long for that.
+    #[error("its section {name} has {bytes} bytes, more than {TEXT_MAX_BYTES}")]
+    TooLong {
+        /// Name of the section.
+        name: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+/// A UKI, an addon, or a profile for a UKI.
+#[derive(Clone, Debug)]
+pub struct Uki<'data> {
+    kind: Kind,
+    stub: Option<String>,
+    profiles: Vec<Profile<'data>>,
+}
+
+impl<'data> Uki<'data> {
+    /// Sorts the sections of a PE file into profiles.
+    ///
+    /// # Errors
+    /// When it has none of a UKI's sections, or one that is to be text and is not.
+    pub fn parse(pe: &Pe<'data>) -> Result<Self, ParseUkiError> {
+        let known: Vec<_> = pe.sections().iter().filter(|section| SECTIONS.contains(&section.name)).collect();
+        for section in &known {
+            check_text(section)?;
+        }
+        let mut groups = vec![Vec::new()];
+        for section in &known {
+            if section.name == PROFILE_SECTION {
+                groups.push(Vec::new());
+            }
+            if let Some(group) = groups.last_mut() {
+                group.push((*section).clone());
+            }
+        }
+        let base = groups.remove(0);
+        let profiles = match groups.is_empty() {
+            true => vec![Profile::new(0, &base, &[])],
+            false => groups.iter().enumerate().map(|(number, own)| Profile::new(number, &base, own)).collect(),
+        };
+        let has = |name: &str| known.iter().any(|section| section.name == name);
+        let kind = if has(names::LINUX) {
+            Kind::Uki
+        } else if known.first().is_some_and(|section| section.name == PROFILE_SECTION) {
+            Kind::Profile
+        } else if sections::OF_ADDONS.iter().any(|name| has(name)) {
+            Kind::Addon
+        } else {
+            return Err(ParseUkiError::NotUki);
+        };
+        Ok(Self { kind, stub: stub(pe), profiles })
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Name and version of its boot stub, as that says it: `systemd-stub 257.13-1~deb13u1`. Addons of systemd 257 have none.
+    #[must_use]
+    pub fn stub(&self) -> Option<&str> {
+        self.stub.as_deref()
+    }
+
+    /// All profiles; one where the file has no `.profile`. The first is what boots unless another one is asked for.
+    #[must_use]
+    pub fn profiles(&self) -> &[Profile<'data>] {
+        &self.profiles
+    }
+}
+
+fn check_text(section: &Section<'_>) -> Result<(), ParseUkiError> {
+    let Some(name) = sections::TEXT.into_iter().find(|name| *name == section.name) else { return Ok(()) };
+    let bytes = section.data.len();
+    if bytes > TEXT_MAX_BYTES {
+        return Err(ParseUkiError::TooLong { name, bytes });
+    }
+    std::str::from_utf8(profile::until_nul(section.data)).map_err(|_| ParseUkiError::NotText { name })?;
+    Ok(())
+}
+
+/// What the stub says of itself: `#### LoaderInfo: systemd-stub 257 ####`.
+fn stub(pe: &Pe<'_>) -> Option<String> {
+    let magic = pe.section(".sdmagic")?;
+    let text = std::str::from_utf8(profile::until_nul(magic.data)).ok()?;
+    let name = text.trim().strip_prefix("#### LoaderInfo:")?.strip_suffix("####")?.trim();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::io::Write as _;
-
+mod tests {
     use super::*;
+    use crate::pe::fake::pe;
 
-    /// A PE file with these sections and nothing else, as the specification has it.
-    pub(crate) fn pe(sections: &[(&str, &[u8])]) -> Vec<u8> {
-        const FILE_ALIGNMENT: usize = 512;
-        let mut file = vec![0; 64];
-        file[..2].copy_from_slice(b"MZ");
-        file[60..].copy_from_slice(&64_u32.to_le_bytes());
-        file.extend(b"PE\0\0");
-        // x86-64, number of sections, no symbols, size of the optional header, executable.
-        file.extend(0x8664_u16.to_le_bytes());
-        file.extend(u16::try_from(sections.len()).unwrap().to_le_bytes());
-        file.extend([0; 12]);
-        file.extend(240_u16.to_le_bytes());
-        file.extend(0x22_u16.to_le_bytes());
-        // PE32+, with empty data directories.
-        let mut optional = [0; 240];
-        optional[108] = 16;
-        optional[..2].copy_from_slice(&0x20B_u16.to_le_bytes());
-        optional[32..36].copy_from_slice(&4096_u32.to_le_bytes());
-        optional[36..40].copy_from_slice(&512_u32.to_le_bytes());
-        file.extend(optional);
-        let mut at = (file.len() + 40 * sections.len()).next_multiple_of(FILE_ALIGNMENT);
-        let mut data = Vec::new();
-        for (number, (name, contents)) in sections.iter().enumerate() {
-            let mut header = [0; 40];
-            header[..name.len()].copy_from_slice(name.as_bytes());
-            let size = u32::try_from(contents.len()).unwrap();
-            let padded = contents.len().next_multiple_of(FILE_ALIGNMENT);
-            header[8..12].copy_from_slice(&size.to_le_bytes());
-            header[12..16].copy_from_slice(&(4096 * (u32::try_from(number).unwrap() + 1)).to_le_bytes());
-            header[16..20].copy_from_slice(&u32::try_from(padded).unwrap().to_le_bytes());
-            header[20..24].copy_from_slice(&u32::try_from(at).unwrap().to_le_bytes());
-            file.extend(header);
-            data.extend(*contents);
-            data.resize(data.len().next_multiple_of(FILE_ALIGNMENT), 0);
-            at += padded;
-        }
-        file.resize(file.len().next_multiple_of(FILE_ALIGNMENT), 0);
-        file.extend(data);
-        file
-    }
-
-    fn lines(contents: &[u8]) -> Result<Vec<String>, UkiError> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(contents).unwrap();
-        file.rewind().unwrap();
-        command_lines(file)
+    fn parse(file: &[u8]) -> Result<Uki<'_>, ParseUkiError> {
+        Uki::parse(&Pe::parse(file).unwrap())
     }
 
     #[test]
-    fn command_lines_of_all_profiles_are_found() {
-        let uki = pe(&[(".linux", b"kernel"), (".cmdline", b"composefs=a quiet\0\0"), (".cmdline", b"composefs=b")]);
-        assert_eq!(lines(&uki).unwrap(), ["composefs=a quiet", "composefs=b"]);
-        assert_eq!(lines(&pe(&[(".linux", b"kernel")])).unwrap(), [""; 0]);
+    fn a_uki_without_profiles_has_one() {
+        let file = pe(&[
+            (".text", b"code"),
+            (".sdmagic", b"#### LoaderInfo: systemd-stub 257.9-1 ####\0"),
+            (".osrel", b"NAME=\"Example OS\"\n"),
+            (".cmdline", b"  composefs=abc quiet \n\0garbage"),
+            (".uname", b"6.12.1-amd64"),
+            (".linux", b"kernel"),
+        ]);
+        let uki = parse(&file).unwrap();
+        assert_eq!((uki.kind(), uki.stub()), (Kind::Uki, Some("systemd-stub 257.9-1")));
+        let [profile] = uki.profiles() else { panic!("{uki:?}") };
+        assert_eq!(profile.command_line(), Some("composefs=abc quiet"));
+        assert_eq!(profile.uname(), Some("6.12.1-amd64"));
+        assert_eq!(profile.os_release().unwrap().title(), Some("Example OS"));
+        assert_eq!((profile.id(), profile.title()), (None, None));
+        assert_eq!(profile.section(".linux").unwrap().data, b"kernel");
     }
 
     #[test]
-    fn what_is_no_pe_file_is_refused_wherever_it_is_cut() {
-        assert!(matches!(lines(b"text"), Err(UkiError::NotPe)));
-        let uki = pe(&[(".cmdline", b"composefs=a")]);
-        for length in 0..512 {
-            assert!(lines(&uki[..length]).is_err(), "{length}");
-        }
+    fn sections_of_a_profile_take_the_place_of_those_for_all() {
+        let file = pe(&[
+            (".cmdline", b"base"),
+            (".dtbauto", b"one"),
+            (".dtbauto", b"two"),
+            (".linux", b"kernel"),
+            (".profile", b"ID=main\nTITLE=\"As usual\"\n"),
+            (".profile", b"ID=rescue\n"),
+            (".cmdline", b"rescue"),
+        ]);
+        let uki = parse(&file).unwrap();
+        let [main, rescue] = uki.profiles() else { panic!("{uki:?}") };
+        assert_eq!((main.number(), main.id(), main.title()), (0, Some("main"), Some("As usual")));
+        assert_eq!((rescue.number(), rescue.id(), rescue.title()), (1, Some("rescue"), None));
+        assert_eq!((main.command_line(), rescue.command_line()), (Some("base"), Some("rescue")));
+        assert_eq!(rescue.section(".linux").unwrap().data, b"kernel");
+        let trees: Vec<_> = rescue.repeated(".dtbauto").map(|section| section.data).collect();
+        assert_eq!(trees, [b"one", b"two"]);
     }
 
     #[test]
-    fn endless_command_lines_are_refused() {
-        assert!(matches!(lines(&pe(&[(".cmdline", &[b'x'; 70_000])])), Err(UkiError::TooLong { bytes: 70_000 })));
+    fn programs_are_told_apart() {
+        assert_eq!(parse(&pe(&[(".cmdline", b"quiet"), (".sbat", b"sbat,1")])).unwrap().kind(), Kind::Addon);
+        assert_eq!(parse(&pe(&[(".profile", b"ID=x"), (".cmdline", b"quiet")])).unwrap().kind(), Kind::Profile);
+        assert_eq!(parse(&pe(&[(".text", b"code"), (".sbat", b"sbat,1")])).unwrap_err(), ParseUkiError::NotUki);
+    }
+
+    #[test]
+    fn what_is_to_be_text_is_checked() {
+        let error = parse(&pe(&[(".cmdline", b"caf\xe9")])).unwrap_err();
+        assert_eq!(error.to_string(), "its section .cmdline is not text");
+        let error = parse(&pe(&[(".cmdline", &[b'x'; TEXT_MAX_BYTES + 1])])).unwrap_err();
+        assert!(matches!(error, ParseUkiError::TooLong { name: ".cmdline", bytes: 65537 }));
+        assert!(parse(&pe(&[(".cmdline", b"x"), (".initrd", &[0xff; TEXT_MAX_BYTES + 1])])).is_ok());
     }
 }
