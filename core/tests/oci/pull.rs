@@ -1,10 +1,17 @@
 //! What a pull fetches, writes and reports.
 
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use osupdate_core::Algorithm;
 use osupdate_core::observer::Silent;
-use osupdate_core::oci::{ContentDigest, Platform, PullOptions, image_tree, open_image, pull};
+use osupdate_core::oci::{
+    BlobDescriptor, ContentDigest, ImageSource, Platform, PullOptions, RemoteSource, SourceError, image_tree,
+    open_image, pull,
+};
 use osupdate_core::repository::Namespace;
 use osupdate_core::splitstream::Chunk;
 use osupdate_core::transform::XattrFilter;
@@ -168,4 +175,52 @@ fn an_image_that_cannot_be_booted_gets_no_name() {
     assert_eq!(chain(&error), expected);
     assert!(repository.stream_names().unwrap().is_empty());
     assert!(repository.refs(Namespace::Streams).unwrap().is_empty());
+}
+
+/// Sends nothing of a layer before another one is asked for.
+struct Pairs {
+    image: Image,
+    asked: AtomicUsize,
+}
+
+impl ImageSource for Pairs {
+    fn manifest(&self) -> Result<Vec<u8>, SourceError> {
+        self.image.manifest()
+    }
+
+    fn blob(&self, descriptor: &BlobDescriptor) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        self.image.blob(descriptor)
+    }
+
+    fn remote(&self) -> Option<&dyn RemoteSource> {
+        Some(self)
+    }
+}
+
+impl RemoteSource for Pairs {
+    fn blob_from(&self, descriptor: &BlobDescriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, SourceError> {
+        assert_eq!(offset, 0);
+        let mine = self.asked.fetch_add(1, Ordering::SeqCst);
+        let patience = Instant::now();
+        while self.asked.load(Ordering::SeqCst) < (mine / 2 + 1) * 2 {
+            if patience.elapsed() > Duration::from_secs(20) {
+                return Err(SourceError::new("nobody asks for another layer"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.image.blob(descriptor)
+    }
+
+    fn connections(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(2)
+    }
+}
+
+#[test]
+fn layers_are_fetched_side_by_side() {
+    let layers: Vec<_> = ["usr/a", "usr/b", "usr/c", "usr/d"].iter().map(|name| layer(&[(name, 1000)])).collect();
+    let source = Pairs { image: Image::new(&layers), asked: AtomicUsize::new(0) };
+    let (_dir, repository) = repository(Algorithm::Sha512);
+    let pulled = pull(&repository, &source, &PLAIN, &Silent).unwrap();
+    assert_eq!(pulled.layers.len(), 4);
 }

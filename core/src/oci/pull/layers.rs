@@ -70,7 +70,9 @@ impl<'a> Pull<'a> {
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((diff_id, blob, compression)) = lock(&queue).pop() {
+                    loop {
+                        // Not in the head of a loop, which would hold the lock until the layer is done.
+                        let Some((diff_id, blob, compression)) = lock(&queue).pop() else { return };
                         if stop.load(Ordering::Relaxed) {
                             return;
                         }
