@@ -3,9 +3,6 @@
 //! Who reads an archive hands over whole objects and reads on, while workers hash, write and name them. So one layer keeps
 //! several processors busy, and where the kernel seals objects, which takes a wait for the disk or two for each,
 //! several are under way. What waits is bounded by [`QUEUE_BYTES`].
-//!
-//! *Not done*: to write data out early by further syncs. The imports in which that gained nothing followed upon the removal of other
-//! repositories, when ext4 is slow to create files, so that the question is open.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
+use rustix::fs::{Advice, AtFlags, CWD, Mode, OFlags, fadvise, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::{FileError, OBJECTS, Repository, link, names, partial};
@@ -46,6 +46,15 @@ impl<'a> Temporary<'a> {
     /// The file.
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Begins to write the file to disk without waiting for it, so that the disk is at work before the repository is synced. A
+    /// wish: not all file systems can grant it.
+    pub(super) fn begin_write_back(&self) {
+        // What is still dirty is not dropped but sent on its way.
+        if let Err(errno) = fadvise(&self.file, 0, None, Advice::DontNeed) {
+            tracing::debug!("cannot begin to write an object to disk: {errno}, ignoring");
+        }
     }
 
     /// Replaces the writable descriptor by a read-only one, as sealing demands.
