@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osupdate-record", &[]),
     ("osupdate-deploy", &["osupdate-core", "osupdate-efi", "osupdate-record"]),
     ("osupdate-initramfs", &["osupdate-core", "osupdate-record"]),
-    ("osupdate", &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-record"]),
+    ("osupdate", &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-record", "osupdate-sys"]),
     ("osupdate-tests", &["osupdate-core"]),
     ("osupdate-fuzz", &["osupdate-core"]),
 ];

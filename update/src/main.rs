@@ -4,5 +4,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    osupdate_sys::allocator::keep_little();
     osupdate::main(std::env::args_os())
 }
