@@ -1,6 +1,6 @@
 //! Looks at and damages the raw disk of a machine that is off.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -79,13 +79,57 @@ pub fn flip_byte(disk: &Path, path: &str, offset_in_file: u64) -> Result<u64> {
     Ok(place)
 }
 
-/// Names in a directory of the ESP.
-pub fn esp_names(disk: &Path, directory: &str) -> Result<Vec<String>> {
+/// The ESP of a raw disk, as mtools want it.
+fn esp(disk: &Path) -> Result<String> {
     let esp = partitions(disk)?.into_iter().find(|p| p.is_esp);
     let esp = esp.with_context(|| format!("{} has no ESP", disk.display()))?;
-    let image = format!("{}@@{}", disk.display(), esp.offset_bytes);
+    Ok(format!("{}@@{}", disk.display(), esp.offset_bytes))
+}
+
+/// Names in a directory of the ESP.
+pub fn esp_names(disk: &Path, directory: &str) -> Result<Vec<String>> {
+    let image = esp(disk)?;
     let listing = tool::run(Command::new("mdir").args(["-b", "-i", &image]).arg(format!("::{directory}")))?;
     Ok(listing.lines().filter_map(|line| line.trim_end_matches('/').rsplit('/').next()).map(str::to_owned).collect())
+}
+
+/// Contents of a file on the ESP.
+pub fn read_esp(disk: &Path, path: &str) -> Result<Vec<u8>> {
+    let directory = tempfile::tempdir()?;
+    let copy = directory.path().join("file");
+    tool::run(Command::new("mcopy").args(["-n", "-i", &esp(disk)?, &format!("::{path}")]).arg(&copy))?;
+    fs::read(&copy).with_context(|| format!("reading {}", copy.display()))
+}
+
+/// Puts a file on the ESP, in place of another one if there is one, as whoever has the disk can.
+pub fn write_esp(disk: &Path, path: &str, contents: &[u8]) -> Result<()> {
+    write_fat(&esp(disk)?, path, contents)
+}
+
+/// Removes a file from the ESP.
+pub fn remove_esp(disk: &Path, path: &str) -> Result<()> {
+    tool::run(Command::new("mdel").args(["-i", &esp(disk)?, &format!("::{path}")]))?;
+    Ok(())
+}
+
+/// Makes a disk without partitions on which the firmware finds this program, and nothing else.
+pub fn bootable_disk(disk: &Path, program: &[u8]) -> Result<()> {
+    let file = File::create(disk).with_context(|| format!("creating {}", disk.display()))?;
+    file.set_len((program.len() as u64).next_multiple_of(1 << 20) + (64 << 20))?;
+    tool::run(Command::new("mkfs.vfat").args(["-F", "32"]).arg(disk))?;
+    write_fat(&disk.display().to_string(), "EFI/BOOT/BOOTX64.EFI", program)
+}
+
+fn write_fat(image: &str, path: &str, contents: &[u8]) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("file");
+    fs::write(&file, contents)?;
+    for (end, _) in path.match_indices('/') {
+        // One that is there is left.
+        tool::run(Command::new("mmd").args(["-D", "s", "-i", image, &format!("::{}", &path[..end])])).ok();
+    }
+    tool::run(Command::new("mcopy").args(["-o", "-i", image]).arg(&file).arg(format!("::{path}")))?;
+    Ok(())
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,10 +27,28 @@ pub struct Lab {
     images: Images,
 }
 
+/// The lab that the tests of one program share, for one test at a time: two emulated machines at once on two processors
+/// make both miss their time limits. A test that failed leaves it usable: it has changed copies only.
+pub fn shared() -> (&'static Lab, MutexGuard<'static, ()>) {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let lab = LAB.get_or_init(|| match Lab::open(&|text| eprintln!("lab: {text}")) {
+        Ok(lab) => lab,
+        Err(error) => panic!("the lab cannot be opened: {error:#}"),
+    });
+    (lab, turn)
+}
+
 impl Lab {
     /// Builds the images, unless the cache has them.
     pub fn open(say: &dyn Fn(&str)) -> Result<Self> {
         Ok(Self { images: Images::get(say)? })
+    }
+
+    /// The images.
+    pub fn images(&self) -> &Images {
+        &self.images
     }
 
     /// A disk on which version 1 was installed, shared: not to be written to. Made once.
@@ -72,8 +91,19 @@ impl Lab {
 
     /// A machine of its own on which version 1 was installed, not started yet.
     pub fn installed(&self, name: &str, registry: &Registry, directory: &Path) -> Result<Config> {
-        let disk = overlay(&self.installed_disk()?, DiskFormat::Raw, &directory.join("disk.qcow2"))?;
-        Ok(Config { name: name.to_owned(), boot: Boot::Firmware, disks: vec![disk], network: Some(registry.network()) })
+        let disk = self.installed_copy(directory)?;
+        Ok(Config {
+            name: name.to_owned(),
+            boot: Boot::Firmware,
+            disks: vec![disk],
+            network: Some(registry.network()),
+            ..Config::default()
+        })
+    }
+
+    /// A disk of its own on which version 1 was installed.
+    pub fn installed_copy(&self, directory: &Path) -> Result<Disk> {
+        overlay(&self.installed_disk()?, DiskFormat::Raw, &directory.join("disk.qcow2"))
     }
 
     /// A running installer machine, which has `targets` as its disks `/dev/vdb` and following.
@@ -89,6 +119,7 @@ impl Lab {
             },
             disks,
             network: Some(registry.network()),
+            ..Config::default()
         })
     }
 }

@@ -15,6 +15,8 @@ pub mod layout;
 pub mod machine;
 pub mod protocol;
 pub mod registry;
+pub mod secure_boot;
 pub mod signatures;
 pub mod signing;
 pub mod tool;
+pub(crate) mod tpm;

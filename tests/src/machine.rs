@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::guest::{BOOT_TIMEOUT, COMMAND_TIMEOUT, Guest};
 use crate::protocol::{PORT_NAME, Reply};
 use crate::tool;
+use crate::tpm::Tpm;
 
 /// Address and port under which guests reach the test's registry.
 pub const REGISTRY_IN_GUEST: &str = "10.0.2.100:5000";
@@ -19,7 +20,10 @@ pub const SIGNATURES_IN_GUEST: &str = "10.0.2.100:5001";
 /// Lines of console that are shown when a test fails.
 const CONSOLE_TAIL_LINES: usize = 120;
 const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The build that enforces Secure Boot where the variables have keys.
+const SECURE_BOOT_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+/// Variables of a new machine.
+pub(crate) const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// A disk of a machine; the first one is `/dev/vda`.
 #[derive(Clone, Debug)]
@@ -54,10 +58,16 @@ pub enum DiskFormat {
 }
 
 /// What a machine boots.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Boot {
-    /// The firmware finds a loader on the first disk.
+    /// The firmware finds a loader on the first disk, or on the next one if it cannot start that.
+    #[default]
     Firmware,
+    /// The same, by firmware that has Secure Boot.
+    SecureBoot {
+        /// The firmware's variables, changed by the machine; see [`crate::secure_boot`].
+        variables: PathBuf,
+    },
     /// A kernel given by the host.
     Kernel {
         /// Kernel image.
@@ -70,7 +80,7 @@ pub enum Boot {
 }
 
 /// How to make a machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Name, for messages.
     pub name: String,
@@ -80,6 +90,8 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// What guests can reach.
     pub network: Option<Network>,
+    /// Directory with the state of its TPM, if it has one.
+    pub tpm: Option<PathBuf>,
 }
 
 /// Ports on the host's loopback that guests reach; nothing else can be reached.
@@ -99,6 +111,8 @@ pub struct Machine {
     guest: Guest,
     directory: TempDir,
     boot_id: Option<String>,
+    // Dropped after the machine has ended.
+    _tpm: Option<Tpm>,
 }
 
 impl Machine {
@@ -108,7 +122,11 @@ impl Machine {
         let socket = directory.path().join("agent");
         // QEMU makes it too, but later than the socket: it must be there when somebody looks at it.
         fs::File::create(directory.path().join("console")).context("making the console's file")?;
+        let tpm = config.tpm.as_ref().map(|state| Tpm::start(state, directory.path())).transpose()?;
         let mut command = command(config, directory.path())?;
+        if let Some(tpm) = &tpm {
+            command.args(tpm.arguments());
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -130,7 +148,7 @@ impl Machine {
             }
         };
         let child = machine.child.take().context("the machine was started")?;
-        Ok(Self { name: config.name.clone(), child, guest, directory, boot_id: None })
+        Ok(Self { name: config.name.clone(), child, guest, directory, boot_id: None, _tpm: tpm })
     }
 
     /// Starts a machine and waits until its guest has come up.
@@ -314,11 +332,14 @@ fn command(config: &Config, directory: &Path) -> Result<Command> {
             let variables = directory.join("variables");
             fs::copy(FIRMWARE_VARIABLES, &variables)
                 .with_context(|| format!("copying {FIRMWARE_VARIABLES} (Debian package ovmf)"))?;
+            command.args(flash(FIRMWARE_CODE, &variables));
+        }
+        Boot::SecureBoot { variables } => {
             command
-                .arg("-drive")
-                .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}"))
-                .arg("-drive")
-                .arg(format!("if=pflash,format=raw,unit=1,file={}", variables.display()));
+                .args(flash(SECURE_BOOT_CODE, variables))
+                // Only code in system management mode may write to the variables.
+                .args(["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"])
+                .args(["-global", "ICH9-LPC.disable_s3=1"]);
         }
         Boot::Kernel { kernel, initrd, arguments } => {
             command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).arg("-append").arg(arguments);
@@ -339,7 +360,7 @@ fn command(config: &Config, directory: &Path) -> Result<Command> {
                 disk.path.display()
             ))
             .arg("-device")
-            .arg(format!("virtio-blk-pci,drive=disk{number}"));
+            .arg(format!("virtio-blk-pci,drive=disk{number},bootindex={number}"));
     }
     if let Some(network) = config.network {
         // `cmd:` starts one relay a connection; a plain `tcp:` target would serve a single one.
@@ -350,6 +371,17 @@ fn command(config: &Config, directory: &Path) -> Result<Command> {
         command.args(["-device", "virtio-net-pci,netdev=net"]);
     }
     Ok(command)
+}
+
+/// The options for firmware.
+fn flash(code: &str, variables: &Path) -> [String; 4] {
+    let drive = |options: String| format!("if=pflash,format=raw,{options}");
+    [
+        "-drive".to_owned(),
+        drive(format!("unit=0,readonly=on,file={code}")),
+        "-drive".to_owned(),
+        drive(format!("unit=1,file={}", variables.display())),
+    ]
 }
 
 /// Makes a copy-on-write disk over a finished one, which must not change while the copy is in use.

@@ -1,28 +1,17 @@
 //! A machine's life, in virtual machines with real firmware: named after what a machine does.
 //!
-//! All tests share the images and a disk on which version 1 was installed; each has a copy-on-write copy of it. They run one
-//! after the other: two emulated machines at once on two processors make both miss their time limits.
+//! All tests share the images and a disk on which version 1 was installed; each has a copy-on-write copy of it.
 
-use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use osupdate_tests::disk;
 use osupdate_tests::journey::{
     Status, expect_local_changes, expect_running, image_of, large_file, make_local_changes, object_of, osupdate,
 };
-use osupdate_tests::lab::{DISK_BYTES, Lab, empty_disk, flatten, install, install_command, reference};
+use osupdate_tests::lab::{DISK_BYTES, empty_disk, flatten, install, install_command, reference, shared};
 use osupdate_tests::machine::{Boot, Config, Disk, DiskFormat, Machine};
 use osupdate_tests::signing::SigningKey;
 use tempfile::TempDir;
-
-/// The shared lab, for one test at a time. A test that failed leaves it usable: it has changed copies only.
-fn lab() -> (&'static Lab, MutexGuard<'static, ()>) {
-    static LAB: OnceLock<Lab> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let lab = LAB.get_or_init(|| Lab::open(&|text| eprintln!("lab: {text}")).unwrap());
-    (lab, turn)
-}
 
 fn directory() -> TempDir {
     TempDir::new().unwrap()
@@ -30,7 +19,7 @@ fn directory() -> TempDir {
 
 #[test]
 fn installed_machine_boots_verified_upgrades_with_its_etc_and_var_rolls_back_and_goes_forward() {
-    let (lab, _turn) = lab();
+    let (lab, _turn) = shared();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let config = lab.installed("upgraded", &registry, directory.path()).unwrap();
     let mut machine = Machine::boot(&config).unwrap();
@@ -85,7 +74,7 @@ fn installed_machine_boots_verified_upgrades_with_its_etc_and_var_rolls_back_and
 
 #[test]
 fn flipped_byte_of_an_object_gives_an_io_error_until_repaired_and_one_of_the_image_refuses_the_boot() {
-    let (lab, _turn) = lab();
+    let (lab, _turn) = shared();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let config = lab.installed("damaged", &registry, directory.path()).unwrap();
     let raw = directory.path().join("disk.raw");
@@ -136,7 +125,7 @@ fn flipped_byte_of_an_object_gives_an_io_error_until_repaired_and_one_of_the_ima
 
 #[test]
 fn machine_that_requires_signatures_takes_no_other_image_and_no_older_one_until_told() {
-    let (lab, _turn) = lab();
+    let (lab, _turn) = shared();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let config = lab.installed("signed", &registry, directory.path()).unwrap();
     let mut machine = Machine::boot(&config).unwrap();
@@ -194,7 +183,7 @@ fn machine_that_requires_signatures_takes_no_other_image_and_no_older_one_until_
 
 #[test]
 fn upgrade_without_space_changes_nothing_and_a_killed_one_is_completed_by_the_next() {
-    let (lab, _turn) = lab();
+    let (lab, _turn) = shared();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let config = lab.installed("interrupted", &registry, directory.path()).unwrap();
     let mut machine = Machine::boot(&config).unwrap();
@@ -230,7 +219,7 @@ fn upgrade_without_space_changes_nothing_and_a_killed_one_is_completed_by_the_ne
 
 #[test]
 fn installation_refuses_what_is_wrong_and_makes_a_btrfs_root_found_by_its_partition_type() {
-    let (lab, _turn) = lab();
+    let (lab, _turn) = shared();
     let (registry, directory) = (lab.registry(1).unwrap(), directory());
     let (small, target) = (directory.path().join("small.raw"), directory.path().join("target.raw"));
     empty_disk(&small, 300 << 20).unwrap();
@@ -266,6 +255,7 @@ fn installation_refuses_what_is_wrong_and_makes_a_btrfs_root_found_by_its_partit
         boot: Boot::Firmware,
         disks: vec![Disk::new(&target, DiskFormat::Raw)],
         network: Some(registry.network()),
+        ..Config::default()
     };
     let mut machine = Machine::boot(&config).unwrap();
     expect_running(&mut machine, "1").unwrap();

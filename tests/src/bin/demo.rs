@@ -82,6 +82,7 @@ fn tell(story: &mut Story) -> Result<()> {
         boot: Boot::Firmware,
         disks: vec![Disk::new(&raw, DiskFormat::Raw)],
         network: Some(registry.network()),
+        ..Config::default()
     };
     let mut machine = Machine::start(&config)?;
     with(&mut machine, Machine::wait_until_up)?;
