@@ -6,12 +6,14 @@
 mod os_release;
 #[cfg(test)]
 mod tests;
+mod uki;
 
 use std::io::{self, Read};
 
 use thiserror::Error;
 
 pub use os_release::OsRelease;
+pub use uki::{UkiFile, find_ukis};
 
 use crate::repository::{ObjectError, Repository};
 use crate::selinux::{self, ALIAS_FILES, LABEL_XATTR, Policy, PolicyError, RULE_FILES};

@@ -54,6 +54,35 @@ fn the_only_kernel_is_found() {
 }
 
 #[test]
+fn ukis_are_found_where_the_specification_has_them_with_their_addons() {
+    let found = find_ukis(&tree(&[
+        ("boot/EFI/Linux/os.efi", "one"),
+        ("boot/EFI/Linux/os.efi.extra.d/b.addon.efi", "addon"),
+        ("boot/EFI/Linux/os.efi.extra.d/machine.cred", "no addon"),
+        ("boot/EFI/Linux/vendor/OTHER.EFI", "two"),
+        ("boot/EFI/Linux/readme.txt", "none"),
+        ("boot/EFI/BOOT/BOOTX64.EFI", "a loader"),
+        ("usr/lib/modules/6.12/vmlinuz-virt.efi", "-> /usr/lib/uki"),
+        ("usr/lib/uki", "three"),
+        ("usr/lib/modules/6.12/extra/deep.efi", "not looked at"),
+        ("usr/lib/modules/6.12/dangling.efi", "-> /nowhere"),
+        ("usr/lib/modules/6.12/x.addon.efi", "an addon"),
+    ]));
+    let short: Vec<_> = found.iter().map(|uki| (uki.path.as_str(), uki.addons.len(), uki.is_in_boot_form())).collect();
+    assert_eq!(
+        short,
+        [
+            ("boot/EFI/Linux/os.efi", 1, false),
+            ("boot/EFI/Linux/vendor/OTHER.EFI", 0, false),
+            ("usr/lib/modules/6.12/vmlinuz-virt.efi", 0, true),
+        ]
+    );
+    assert_eq!(found[0].addons, [("b.addon.efi".to_owned(), inline("addon"))]);
+    assert_eq!(found[2].content, inline("three"));
+    assert_eq!(find_ukis(&tree(&[])), []);
+}
+
+#[test]
 fn other_numbers_of_kernels_are_errors_that_say_what_is_needed() {
     let message = |files: &[(&str, &str)]| find_kernel(&tree(files)).unwrap_err().to_string();
     let none = "the image has no kernel; a bootable image has one as /usr/lib/modules/<version>/vmlinuz";

@@ -60,6 +60,8 @@ pub struct Forecast {
     pub stored_bytes: Amount,
     /// The image that is booted, with its files; `None`: not known before its layers are here.
     pub boot_image: Option<(Digest, Tree)>,
+    /// All files of the image, those in `/boot` too; `None` likewise.
+    pub files: Option<Tree>,
 }
 
 /// What the repository has of a layer.
@@ -98,7 +100,7 @@ impl Offer<'_> {
         if !complete {
             let at_most = Some(missing_bytes.saturating_add(unproven_bytes));
             let fetch_bytes = Amount { at_least: missing_bytes, at_most };
-            return Ok(Forecast { fetch_bytes, stored_bytes: Amount::UNKNOWN, boot_image: None });
+            return Ok(Forecast { fetch_bytes, stored_bytes: Amount::UNKNOWN, boot_image: None, files: None });
         }
         let space = repository.space()?;
         let plain = build_tree(repository, &here, XattrFilter::default())?;
@@ -126,6 +128,7 @@ impl Offer<'_> {
             fetch_bytes: Amount::NOTHING,
             stored_bytes: Amount::exactly(stored_bytes),
             boot_image: boot_digest.map(|digest| (digest, boot)),
+            files: Some(plain),
         })
     }
 
