@@ -85,16 +85,62 @@ pub struct Origin {
 /// `[boot]`: all that is needed to make the boot entry again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Boot {
-    /// Name of the directory with vmlinuz and initrd below `EFI/osupdate/`.
+    /// Name of the directory with the boot files below `EFI/osupdate/`.
     pub digest: String,
     /// Kernel version, as in `/usr/lib/modules/<version>`.
     pub kernel: String,
-    /// The machine's own kernel arguments, one per element.
+    /// The machine's own kernel arguments, one per element. With a UKI they have no effect: they are kept for images without.
     #[serde(default)]
     pub arguments: Vec<String>,
-    /// Kernel arguments that the image asks for, one per element.
+    /// Kernel arguments that the image asks for, one per element. Those of a UKI are sealed into it.
     #[serde(default)]
     pub image_arguments: Vec<String>,
+    /// The UKI; none: kernel and initial ramdisk are separate files, and all arguments are in the boot entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uki: Option<Uki>,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// `[boot.uki]`: the unified kernel image of a deployment, into which the digest of its image is sealed.
+///
+/// It is not in the image that is mounted, which has nothing in `/boot`: so it is named as the repository has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Uki {
+    /// Path in the image that was pulled, without a leading slash.
+    #[serde(default)]
+    pub path: String,
+    /// fs-verity digest of the file: the object in the repository.
+    pub object: String,
+    /// Its addons that came with the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addons: Vec<Addon>,
+    /// The addon with this machine's own kernel arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalAddon>,
+    /// Keys of a newer program.
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+/// `[[boot.uki.addons]]`: an addon that came with the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addon {
+    /// File name, ending in `.addon.efi`.
+    pub name: String,
+    /// fs-verity digest of the file: the object in the repository.
+    pub object: String,
+}
+
+/// `[boot.uki.local]`: the addon that was made and signed on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LocalAddon {
+    /// File name in the deployment's directory.
+    pub file: String,
+    /// The kernel arguments in it, one per element.
+    #[serde(default)]
+    pub arguments: Vec<String>,
     /// Keys of a newer program.
     #[serde(flatten)]
     pub unknown: Table,
@@ -151,5 +197,25 @@ impl Deployment {
     /// The written form, as `deployment.toml` has it.
     pub fn to_toml(&self) -> Result<String, WriteError> {
         toml::to_string(self).map_err(WriteError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_of_a_uki_comes_back_as_it_was_written() {
+        let text = "version = 1\nsequence = 7\ncreated = \"\"\n[image]\nreference = \"r\"\nmanifest_digest = \"m\"\n\
+                    config_digest = \"c\"\n[boot]\ndigest = \"d\"\nkernel = \"6\"\nnewer = 1\n[boot.uki]\n\
+                    path = \"boot/EFI/Linux/os.efi\"\nobject = \"o\"\nprofile = 3\n[[boot.uki.addons]]\nname = \"a.addon.efi\"\n\
+                    object = \"p\"\n[boot.uki.local]\nfile = \"l\"\narguments = [\"debug\"]\n";
+        let record = Deployment::parse(text).unwrap();
+        let uki = record.boot.uki.clone().unwrap();
+        assert_eq!((uki.object.as_str(), uki.addons[0].name.as_str()), ("o", "a.addon.efi"));
+        assert_eq!(uki.local.unwrap().arguments, ["debug"]);
+        let written = record.to_toml().unwrap();
+        assert!(written.contains("newer = 1") && written.contains("profile = 3"), "{written}");
+        assert_eq!(Deployment::parse(&written).unwrap(), record);
     }
 }

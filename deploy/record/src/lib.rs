@@ -11,6 +11,8 @@ mod id;
 pub mod paths;
 mod trust;
 
-pub use deployment::{Boot, Deployment, Etc, Image, Origin, ParseError, RECORD_VERSION, WriteError};
+pub use deployment::{
+    Addon, Boot, Deployment, Etc, Image, LocalAddon, Origin, ParseError, RECORD_VERSION, Uki, WriteError,
+};
 pub use id::{DeploymentId, ParseDeploymentIdError};
 pub use trust::{Needed, Requirement, Signature};

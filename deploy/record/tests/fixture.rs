@@ -1,13 +1,15 @@
 //! The written form of a record is a contract between releases: these tests pin it.
 
 use osupdate_record::{
-    Boot, Deployment, Etc, Image, Needed, Origin, ParseError, RECORD_VERSION, Requirement, Signature,
+    Addon, Boot, Deployment, Etc, Image, LocalAddon, Needed, Origin, ParseError, RECORD_VERSION, Requirement,
+    Signature, Uki,
 };
 use toml::Table;
 
 /// As it was before signatures were recorded, and still is where there is nothing to record.
 const PINNED: &str = include_str!("deployment-v1.toml");
 const PINNED_SIGNED: &str = include_str!("deployment-v1-signed.toml");
+const PINNED_SEALED: &str = include_str!("deployment-v1-sealed.toml");
 
 fn sample() -> Deployment {
     Deployment {
@@ -31,6 +33,7 @@ fn sample() -> Deployment {
             kernel: "6.12.57+deb13-amd64".to_owned(),
             arguments: vec!["root=UUID=0d1e".to_owned(), "rw".to_owned()],
             image_arguments: vec!["console=ttyS0".to_owned()],
+            uki: None,
             unknown: Table::new(),
         },
         etc: Etc { carry_from: Some("4".repeat(128).parse().unwrap()), unknown: Table::new() },
@@ -61,8 +64,26 @@ fn signed_sample() -> Deployment {
     record
 }
 
+/// The same with a UKI, an addon of the image and one of the machine.
+fn sealed_sample() -> Deployment {
+    let mut record = sample();
+    record.boot.uki = Some(Uki {
+        path: "boot/EFI/Linux/os.efi".to_owned(),
+        object: "6".repeat(128),
+        addons: vec![Addon { name: "debug.addon.efi".to_owned(), object: "7".repeat(128) }],
+        local: Some(LocalAddon {
+            file: "local-000007.addon.efi".to_owned(),
+            arguments: vec!["console=ttyS1".to_owned()],
+            unknown: Table::new(),
+        }),
+        unknown: Table::new(),
+    });
+    record
+}
+
 #[test]
 fn written_form_is_the_pinned_one() {
+    assert_eq!(sealed_sample().to_toml().unwrap(), PINNED_SEALED);
     assert_eq!(sample().to_toml().unwrap(), PINNED);
     assert_eq!(signed_sample().to_toml().unwrap(), PINNED_SIGNED);
 }
@@ -71,6 +92,7 @@ fn written_form_is_the_pinned_one() {
 fn pinned_form_is_read_back() {
     assert_eq!(Deployment::parse(PINNED).unwrap(), sample());
     assert_eq!(Deployment::parse(PINNED_SIGNED).unwrap(), signed_sample());
+    assert_eq!(Deployment::parse(PINNED_SEALED).unwrap(), sealed_sample());
 }
 
 #[test]
