@@ -3,30 +3,28 @@
 //! The efi crate knows how to write entries and files safely; here is which entry belongs to which deployment.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Cursor};
+use std::io;
 use std::path::PathBuf;
 
-use osupdate_core::boot::Kernel;
 use osupdate_core::digest::Digest;
 use osupdate_core::kernel_args::ComposefsArg;
 use osupdate_core::repository::{ObjectError, Repository};
-use osupdate_core::tree::Content;
-use osupdate_efi::esp::{BootFiles, PutBootFilesError, RemoveEntryError, Space, VerifyBootFilesError, WriteEntryError};
+use osupdate_efi::esp::{PutBootFilesError, RemoveEntryError, Space, VerifyBootFilesError, WriteEntryError};
+use osupdate_efi::loader_version::LoaderVersion;
 use osupdate_efi::locate::{Devices, LocateError, device_of};
 use osupdate_efi::mounted::{MountError, mount};
 use osupdate_efi::name::{NEW_TRIES, ParseNameError};
 use osupdate_efi::order::NamedEntry;
-use osupdate_efi::variables::{EfiVariables, VariableError};
-use osupdate_efi::{AccessError, BootDigest, Esp, ParseBootDigestError, Source};
+use osupdate_efi::variables::{EfiVariables, LoaderFeatures, VariableError};
+use osupdate_efi::{AccessError, BootDigest, Esp, ParseBootDigestError};
 use osupdate_record::{Deployment as Record, DeploymentId};
-use rustix::fs::AtFlags;
 use thiserror::Error;
 
 pub use osupdate_efi::mounted::Access;
 
 use crate::model::Entry;
-use crate::survey::root_argument;
+use crate::program::Program;
+use crate::survey::Ours;
 use crate::sysroot::Sysroot;
 
 /// Sort key of all our entries; the version decides among them.
@@ -36,6 +34,8 @@ const SORT_KEY: &str = "osupdate";
 #[derive(Debug)]
 pub struct BootPartition {
     esp: Esp,
+    /// What the loader says that it can; `None`: it did not say.
+    features: Option<LoaderFeatures>,
 }
 
 /// What is on the boot partition.
@@ -43,7 +43,7 @@ pub struct BootPartition {
 pub struct Listing {
     /// Entries for this physical root that the loader can start.
     pub entries: Vec<Entry>,
-    /// Entries for this physical root whose kernel or initrd is missing.
+    /// Entries for this physical root whose kernel, initrd or UKI is missing.
     pub incomplete: Vec<Entry>,
     /// Entries of others.
     pub foreign: Vec<Foreign>,
@@ -90,10 +90,10 @@ pub enum BootError {
         source: AccessError,
     },
     /// Boot files could not be written.
-    #[error("cannot put the kernel on the boot partition")]
+    #[error("cannot put the boot files on the boot partition")]
     Put(#[from] PutBootFilesError),
     /// Boot files could not be examined.
-    #[error("cannot examine a kernel on the boot partition")]
+    #[error("cannot examine boot files on the boot partition")]
     Verify(#[source] VerifyBootFilesError),
     /// An entry could not be written.
     #[error("cannot write the boot entry")]
@@ -113,23 +113,41 @@ pub enum BootError {
     /// A record names boot files that cannot be.
     #[error("the deployment's record names no boot files")]
     Digest(#[from] ParseBootDigestError),
-    /// The image does not have the kernel that the record names.
-    #[error("the image's kernel has the digest {found}, the deployment's record says {recorded}")]
+    /// The image does not have the boot files that the record names.
+    #[error("the image's boot files have the digest {found}, the deployment's record says {recorded}")]
     OtherKernel {
         /// Of the image.
         found: BootDigest,
         /// Of the record.
         recorded: String,
     },
-    /// A kernel could not be opened in the repository.
-    #[error("cannot open the kernel in the repository")]
+    /// The image has no kernel, or several.
+    #[error("the image cannot be booted")]
+    Kernel(#[source] osupdate_core::boot::BootError),
+    /// A file could not be opened in the repository.
+    #[error("cannot open the boot files in the repository")]
     Object(#[source] ObjectError),
+    /// A record names an object that cannot be.
+    #[error("the deployment's record names {object:?}, which is no object of a repository")]
+    NoObject {
+        /// What it names.
+        object: String,
+    },
     /// A kernel has no contents in the repository.
     #[error("the image's kernel has no contents")]
     NoContents,
-    /// A kernel could not be read.
-    #[error("cannot read the kernel from the repository")]
+    /// A boot file could not be read.
+    #[error("cannot read the boot files from the repository")]
     Read(#[source] io::Error),
+    /// The addon with the machine's own kernel arguments could not be read.
+    #[error("cannot read {path}, the addon with this machine's kernel arguments")]
+    LocalAddon {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The entry that somebody told the loader to prefer, whatever the order is: for one boot, or as the default.
@@ -146,23 +164,6 @@ pub fn preferred_by_loader() -> Option<String> {
     read(variables.loader_entry_one_shot()).or_else(|| read(variables.loader_entry_default()))
 }
 
-/// Opens the kernel's two files so that they can be read more than once.
-fn open(repository: &Repository, content: &Content) -> Result<Box<dyn Source>, BootError> {
-    match content {
-        Content::Inline(bytes) => Ok(Box::new(Cursor::new(bytes.to_vec()))),
-        Content::External { digest: Some(digest), .. } => {
-            Ok(Box::new(File::from(repository.open_object(digest).map_err(BootError::Object)?)))
-        }
-        Content::External { digest: None, .. } => Err(BootError::NoContents),
-    }
-}
-
-/// The name of the boot files of a kernel.
-pub(crate) fn kernel_digest(repository: &Repository, kernel: &Kernel) -> Result<BootDigest, BootError> {
-    let (mut vmlinuz, mut initrd) = (open(repository, &kernel.vmlinuz)?, open(repository, &kernel.initramfs)?);
-    BootDigest::of(&mut *vmlinuz, &mut *initrd).map_err(BootError::Read)
-}
-
 impl BootPartition {
     /// Finds the boot partition of a running system and mounts it where nobody else sees it.
     pub fn find(sysroot: &Sysroot, access: Access) -> Result<Self, BootError> {
@@ -170,17 +171,32 @@ impl BootPartition {
         let root = device_of(path).map_err(|source| BootError::Root { path: path.to_owned(), source })?;
         let partitions = Devices::default().locate(root)?;
         let mounted = mount(&partitions.boot().device, access)?;
-        Ok(Self::new(Esp::new(mounted, partitions.boot_place())))
+        let features = EfiVariables::default().loader_features().unwrap_or_else(|err| {
+            tracing::debug!("{err}, ignoring");
+            None
+        });
+        Ok(Self { features, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
     }
 
-    /// Takes the mounted partition.
+    /// Takes the mounted partition of a system that does not run.
     pub fn new(esp: Esp) -> Self {
-        Self { esp }
+        Self { esp, features: None }
     }
 
-    /// Reads all entries. `roots` are the `root=` arguments of this physical root's records: entries with another one boot
-    /// another disk's system that happens to use the same partition.
-    pub(crate) fn read(&self, roots: &BTreeSet<Option<String>>) -> Result<Listing, BootError> {
+    /// Whether entries for UKIs may have the key `uki`: every loader that may read them must know it, for one that does not
+    /// hides the entry. The key `efi` is known to all, but not counted by those that know `uki`.
+    fn knows_uki_key(&self) -> Result<bool, BootError> {
+        if self.features.is_some_and(|features| !features.uki()) {
+            return Ok(false);
+        }
+        let loaders = self.esp.systemd_boots()?;
+        let some = self.features.is_some() || !loaders.is_empty();
+        Ok(some && loaders.iter().all(LoaderVersion::knows_uki_key))
+    }
+
+    /// Reads all entries. `ours` tells which are for this physical root; others boot another disk's system that happens to use
+    /// the same partition.
+    pub(crate) fn read(&self, ours: &Ours) -> Result<Listing, BootError> {
         let mut listing = Listing::default();
         let found = self.esp.entries()?;
         if let Some(unreadable) = found.unreadable.into_iter().find(|entry| entry.name.is_ours()) {
@@ -188,8 +204,7 @@ impl BootPartition {
             return Err(BootError::Unreadable { file_name, source: unreadable.error });
         }
         for named in found.entries {
-            match own(&named).filter(|_| roots.contains(&root_argument(named.entry.options.iter().map(String::as_str))))
-            {
+            match own(&named).filter(|own| ours.has(&named.entry, &own.deployment)) {
                 Some(entry) if self.esp.is_complete(&named.entry) => listing.entries.push(entry),
                 Some(entry) => listing.incomplete.push(entry),
                 None => listing.foreign.push(Foreign { id: named.name.id(), title: named.entry.title }),
@@ -221,22 +236,20 @@ impl BootPartition {
     /// What removing these boot files would free, in whole clusters; 0 if they cannot be examined.
     pub(crate) fn kernel_bytes(&self, digest: &str, space: Space) -> u64 {
         let Ok(digest) = digest.parse::<BootDigest>() else { return 0 };
-        let size = |path: String| {
-            let stat = rustix::fs::statat(self.esp.root(), path.trim_start_matches('/'), AtFlags::SYMLINK_NOFOLLOW);
-            stat.map_or(0, |stat| allocated(u64::try_from(stat.st_size).unwrap_or(0), space))
-        };
-        size(digest.vmlinuz()) + size(digest.initrd())
+        let sizes_bytes = self.esp.boot_file_sizes_bytes(&digest).unwrap_or_default();
+        sizes_bytes.into_iter().map(|size_bytes| allocated(size_bytes, space)).sum()
     }
 
-    /// Puts a kernel on the partition unless it is there, and verifies it. `recorded` is what its name must be.
+    /// Puts boot files on the partition unless they are there, and verifies them. `recorded` is what their name must be.
     pub(crate) fn write_kernel(
         &self,
         repository: &Repository,
-        kernel: &Kernel,
+        id: &DeploymentId,
+        program: &Program,
         recorded: &str,
     ) -> Result<(), BootError> {
-        let (mut vmlinuz, mut initrd) = (open(repository, &kernel.vmlinuz)?, open(repository, &kernel.initramfs)?);
-        let found = self.esp.put_boot_files(BootFiles { vmlinuz: &mut *vmlinuz, initrd: &mut *initrd })?.digest;
+        let files = program.files(repository, &image_of(id)?)?;
+        let found = self.esp.put_boot_files(files)?.digest;
         if found.to_string() != recorded {
             return Err(BootError::OtherKernel { found, recorded: recorded.to_owned() });
         }
@@ -245,7 +258,7 @@ impl BootPartition {
 
     /// Writes the entry of a deployment. `counted`: the loader gives it up after some boots without blessing.
     pub(crate) fn write_entry(&self, id: &DeploymentId, record: &Record, counted: bool) -> Result<(), BootError> {
-        let (name, entry) = entry_of(id, record, counted)?;
+        let (name, entry) = entry_of(id, record, counted, self.knows_uki_key()?)?;
         Ok(self.esp.write_entry(&name, &entry)?)
     }
 
@@ -281,18 +294,22 @@ fn own(named: &NamedEntry) -> Option<Entry> {
     Some(Entry { deployment, sequence, tries_left, file_name: named.name.file_name().to_owned() })
 }
 
-/// Name and text of a deployment's entry.
+/// The digest that a deployment is named by.
+pub(crate) fn image_of(id: &DeploymentId) -> Result<Digest, BootError> {
+    // A deployment's name always is a digest in hex.
+    id.as_str().parse().map_err(|_| BootError::NoContents)
+}
+
+/// Name and text of a deployment's entry. `uki_key`: the loader knows the key `uki`.
 fn entry_of(
     id: &DeploymentId,
     record: &Record,
     counted: bool,
+    uki_key: bool,
 ) -> Result<(osupdate_efi::EntryName, osupdate_efi::Entry), BootError> {
-    // A deployment's name always is a digest in hex.
-    let digest: Digest = id.as_str().parse().map_err(|_| BootError::NoContents)?;
+    let digest = image_of(id)?;
     let name = osupdate_efi::EntryName::ours(&digest, record.sequence, counted.then_some(NEW_TRIES));
-    let kernel: BootDigest = record.boot.digest.parse()?;
-    let mut options = vec![ComposefsArg::required(digest).to_string()];
-    options.extend(record.boot.arguments.iter().chain(&record.boot.image_arguments).cloned());
+    let boot_files: BootDigest = record.boot.digest.parse()?;
     let image_version = record.image.version.as_deref().filter(|version| !version.is_empty());
     let entry = osupdate_efi::Entry {
         title: Some(
@@ -303,10 +320,21 @@ fn entry_of(
             None => format!("{:06}", record.sequence),
         }),
         sort_key: Some(SORT_KEY.to_owned()),
-        linux: Some(kernel.vmlinuz()),
-        initrd: vec![kernel.initrd()],
-        options: vec![options.join(" ")],
         ..osupdate_efi::Entry::default()
+    };
+    let entry = match (&record.boot.uki, uki_key) {
+        (Some(_), true) => osupdate_efi::Entry { uki: Some(boot_files.uki(&digest)), ..entry },
+        (Some(_), false) => osupdate_efi::Entry { efi: Some(boot_files.uki(&digest)), ..entry },
+        (None, _) => {
+            let mut options = vec![ComposefsArg::required(digest).to_string()];
+            options.extend(record.boot.arguments.iter().chain(&record.boot.image_arguments).cloned());
+            osupdate_efi::Entry {
+                linux: Some(boot_files.vmlinuz()),
+                initrd: vec![boot_files.initrd()],
+                options: vec![options.join(" ")],
+                ..entry
+            }
+        }
     };
     Ok((name, entry))
 }
@@ -328,7 +356,7 @@ mod tests {
 
     #[test]
     fn entry_text_is_stable() {
-        let (name, entry) = entry_of(&id('a'), &record(), true).unwrap();
+        let (name, entry) = entry_of(&id('a'), &record(), true, true).unwrap();
         assert_eq!(name.file_name(), "osupdate-aaaaaaaaaaaa-000007+3-0.conf");
         let (a, b) = ("a".repeat(128), "b".repeat(64));
         assert_eq!(
@@ -339,7 +367,7 @@ mod tests {
                  options composefs.digest=v1-sha512-12:{a} root=UUID=1 rw console=ttyS0\n"
             )
         );
-        let (name, _) = entry_of(&id('a'), &record(), false).unwrap();
+        let (name, _) = entry_of(&id('a'), &record(), false, true).unwrap();
         assert_eq!(name.file_name(), "osupdate-aaaaaaaaaaaa-000007.conf");
     }
 
@@ -348,14 +376,49 @@ mod tests {
         let mut record = record();
         record.image.version = Some(String::new());
         record.image.title = None;
-        let (_, entry) = entry_of(&id('a'), &record, true).unwrap();
+        let (_, entry) = entry_of(&id('a'), &record, true, true).unwrap();
         assert!(entry.to_text().unwrap().starts_with("title osupdate\nversion 000007\n"));
     }
 
     #[test]
     fn written_entry_is_recognized() {
-        let (name, entry) = entry_of(&id('a'), &record(), true).unwrap();
+        let (name, entry) = entry_of(&id('a'), &record(), true, true).unwrap();
         let own = own(&NamedEntry { name, entry }).unwrap();
         assert_eq!((own.deployment, own.sequence, own.tries_left), (id('a'), 7, Some(3)));
+    }
+
+    #[test]
+    fn entry_of_a_uki_has_no_arguments_and_the_key_that_the_loader_knows() {
+        let mut record = record();
+        record.boot.uki = Some(Default::default());
+        let (a, b) = ("a".repeat(128), "b".repeat(64));
+        for (uki_key, key) in [(true, "uki"), (false, "efi")] {
+            let (name, entry) = entry_of(&id('a'), &record, true, uki_key).unwrap();
+            let text = format!(
+                "title Example OS 13\nversion 000007-13.2\nsort-key osupdate\n{key} /EFI/osupdate/{b}/{a}.efi\n"
+            );
+            assert_eq!(entry.to_text().unwrap(), text);
+            assert_eq!(own(&NamedEntry { name, entry }).unwrap().deployment, id('a'));
+        }
+    }
+
+    #[test]
+    fn key_is_one_that_every_loader_knows() {
+        let knows = |features: Option<u64>, loaders: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let systemd = dir.path().join("EFI/systemd");
+            std::fs::create_dir_all(&systemd).unwrap();
+            for (number, version) in loaders.iter().enumerate() {
+                let program = format!("MZ #### LoaderInfo: systemd-boot {version} ####");
+                std::fs::write(systemd.join(format!("{number}.efi")), program).unwrap();
+            }
+            let esp = Esp::new(std::fs::File::open(dir.path()).unwrap().into(), "the ESP");
+            BootPartition { features: features.map(LoaderFeatures), ..BootPartition::new(esp) }.knows_uki_key().unwrap()
+        };
+        let (old, new) = (Some(0x1ff), Some(0x1_ffff));
+        assert!(knows(new, &["262.1"]) && knows(None, &["262.1"]) && knows(new, &[]));
+        assert!(!knows(old, &["262.1"]), "the one that started this system does not");
+        assert!(!knows(new, &["262.1", "257.13"]), "firmware may start the other one next time");
+        assert!(!knows(None, &["257.13"]) && !knows(None, &[]));
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn put_new(
     let root = machine.sysroot.directory();
     state::create(root, id, record)?;
     machine.reached(Step::Record);
-    machine.boot.write_kernel(machine.repository, &prepared.kernel, &record.boot.digest)?;
+    machine.boot.write_kernel(machine.repository, id, &prepared.program, &record.boot.digest)?;
     machine.reached(Step::Kernel);
     machine.boot.write_entry(id, record, true)?;
     machine.reached(Step::Entry);
@@ -83,7 +83,8 @@ pub(crate) fn put_first(
     let (root, id) = (machine.sysroot.directory(), &deployment.id);
     record.sequence = model.next_sequence();
     // What was shown to work is not counted again: on a machine without blessing it would count down to bad.
-    let works = model.entry(id).map_or(deployment.booted_before, |entry| entry.tries_left.is_none());
+    let works = record.boot == deployment.record.boot
+        && model.entry(id).map_or(deployment.booted_before, |entry| entry.tries_left.is_none());
     state::begin(root, deployment, &record)?;
     machine.reached(Step::Record);
     if etc == Etc::Anew {
@@ -91,9 +92,9 @@ pub(crate) fn put_first(
         machine.reached(Step::EtcAside);
     }
     if !machine.boot.has_kernel(&record.boot.digest)? {
-        let prepared =
-            Prepared::of_deployment(machine.repository, id).map_err(|source| ChangeError::Lost(Box::new(source)))?;
-        machine.boot.write_kernel(machine.repository, &prepared.kernel, &record.boot.digest)?;
+        let prepared = Prepared::of_deployment(machine.repository, root, id, &record)
+            .map_err(|source| ChangeError::Lost(Box::new(source)))?;
+        machine.boot.write_kernel(machine.repository, id, &prepared.program, &record.boot.digest)?;
     }
     machine.reached(Step::Kernel);
     machine.boot.write_entry(id, &record, !works || etc == Etc::Anew)?;

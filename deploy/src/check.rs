@@ -15,13 +15,15 @@ use osupdate_record::DeploymentId;
 use osupdate_record::paths;
 use thiserror::Error;
 
-use crate::boot::{self, BootError, BootPartition, kernel_digest};
+use crate::boot::{self, BootError, BootPartition};
 use crate::etc_conflict;
 use crate::kargs::{KargsError, image_arguments};
 use crate::model::{Deployment, Model};
 use crate::plan::Staging;
+use crate::program::Program;
 use crate::stage;
 use crate::sysroot::Sysroot;
+use crate::uki::{self, SealedUki, UkiError};
 
 /// What a deployment takes up besides its image: two names in the repository, three directories, the record.
 const DEPLOYMENT_BLOCKS: u64 = 6;
@@ -45,6 +47,9 @@ pub enum CheckError {
     /// Its kernel arguments cannot be used.
     #[error("the kernel arguments of the image cannot be used")]
     Kargs(#[from] KargsError),
+    /// It has no UKI that can be deployed, or it is not clear which one.
+    #[error(transparent)]
+    Uki(#[from] UkiError),
     /// The boot partition, or the kernel in the repository, cannot be read.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -149,8 +154,17 @@ impl ArgumentChange {
 pub fn check(scene: &Scene<'_>, offer: &Offer<'_>) -> Result<Check, CheckError> {
     let forecast = offer.forecast(scene.repository).map_err(|source| CheckError::Forecast(Box::new(source)))?;
     let known = stage::known(scene.model, offer).map(|deployment| deployment.id.clone());
-    let of_files = forecast.boot_image.as_ref().and_then(|(digest, _)| digest.to_string().parse().ok());
-    let staging = known.or(of_files).map_or(Staging::New, |id: DeploymentId| Staging::of(scene.model, &id));
+    let uki = forecast.files.as_ref().map_or(Ok(None), |files| uki::find(scene.repository, files))?;
+    let staging = match (known, &forecast.boot_image) {
+        (Some(id), _) => Staging::of(scene.model, &id),
+        (None, Some((digest, _))) => {
+            let image = uki.as_ref().map_or(*digest, |uki| uki.image);
+            let record = uki.as_ref().and_then(SealedUki::record);
+            let staging = |id: DeploymentId| Staging::with_uki(scene.model, &id, record.as_ref());
+            image.to_string().parse().map_or(Staging::New, staging)
+        }
+        (None, None) => Staging::New,
+    };
     let booted = scene.model.booted().ok_or(CheckError::NotBooted)?;
     let mut cost = Cost {
         fetch_bytes: Amount::NOTHING,
@@ -159,11 +173,11 @@ pub fn check(scene: &Scene<'_>, offer: &Offer<'_>) -> Result<Check, CheckError> 
         esp_bytes: Amount::NOTHING,
         etc_conflicts: Some(Vec::new()),
         arguments: Some(ArgumentChange::default()),
-        reboot: matches!(staging, Staging::New | Staging::Again | Staging::Staged),
+        reboot: matches!(staging, Staging::New | Staging::Again | Staging::Resealed | Staging::Staged),
         root_free_bytes: scene.repository.space()?.free_bytes,
         esp_free_bytes: scene.boot.map(|boot| boot.space().map(|space| space.free_bytes)).transpose()?,
     };
-    if matches!(staging, Staging::New | Staging::Again) {
+    if matches!(staging, Staging::New | Staging::Again | Staging::Resealed) {
         cost.fetch_bytes = forecast.fetch_bytes;
         cost.root_bytes = forecast.stored_bytes;
         if staging == Staging::New {
@@ -171,7 +185,7 @@ pub fn check(scene: &Scene<'_>, offer: &Offer<'_>) -> Result<Check, CheckError> 
         }
         cost.etc_bytes = etc_bytes(scene, booted)?;
         match &forecast.boot_image {
-            Some((_, tree)) => of_tree(scene, booted, tree, &mut cost)?,
+            Some((digest, tree)) => of_tree(scene, booted, digest, tree, uki.as_ref(), &mut cost)?,
             None => {
                 cost.esp_bytes = Amount::UNKNOWN;
                 cost.etc_conflicts = None;
@@ -183,24 +197,43 @@ pub fn check(scene: &Scene<'_>, offer: &Offer<'_>) -> Result<Check, CheckError> 
     Ok(Check { manifest_digest: *offer.manifest_digest(), version, staging, cost })
 }
 
+/// What the loader would start, and the digest of the image with it: a UKI may be sealed by other rules than today's.
+fn program(digest: &Digest, tree: &Tree, uki: Option<&SealedUki>) -> Result<(Program, Digest), CheckError> {
+    match uki.and_then(|uki| Some((uki.record()?, uki.image))) {
+        Some((uki, image)) => Ok((Program::Uki { uki, local: None }, image)),
+        None => Ok((Program::Kernel(find_kernel(tree).map_err(CheckError::Kernel)?), *digest)),
+    }
+}
+
 /// What the files of the image tell.
-fn of_tree(scene: &Scene<'_>, booted: &Deployment, tree: &Tree, cost: &mut Cost) -> Result<(), CheckError> {
-    let kernel = find_kernel(tree).map_err(CheckError::Kernel)?;
+fn of_tree(
+    scene: &Scene<'_>,
+    booted: &Deployment,
+    digest: &Digest,
+    tree: &Tree,
+    uki: Option<&SealedUki>,
+    cost: &mut Cost,
+) -> Result<(), CheckError> {
+    let (program, image) = program(digest, tree, uki)?;
     cost.esp_bytes = match scene.boot {
         None => Amount::UNKNOWN,
         Some(partition) => {
             let space = partition.space()?;
-            let digest = kernel_digest(scene.repository, &kernel)?.to_string();
+            let boot_digest = program.boot_digest(scene.repository, &image)?.to_string();
             // The entry, and the directory of new boot files.
             let mut bytes = space.cluster_bytes;
-            if !partition.has_kernel(&digest)? {
-                let files = [&kernel.vmlinuz, &kernel.initramfs].map(|content| boot::allocated(content.size(), space));
-                bytes += space.cluster_bytes + files.iter().sum::<u64>();
+            if !partition.has_kernel(&boot_digest)? {
+                let sizes_bytes = program.sizes_bytes(scene.repository, &image)?;
+                let files = sizes_bytes.into_iter().map(|size_bytes| boot::allocated(size_bytes, space));
+                bytes += space.cluster_bytes + files.sum::<u64>();
             }
             Amount::exactly(bytes)
         }
     };
-    let arguments = image_arguments(scene.repository, tree)?;
+    let arguments = match uki {
+        Some(uki) => uki.arguments.clone(),
+        None => image_arguments(scene.repository, tree)?,
+    };
     cost.arguments = Some(ArgumentChange::of(&booted.record.boot.image_arguments, &arguments));
     let upper = upper(scene, booted);
     if upper.is_dir() {

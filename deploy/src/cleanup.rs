@@ -159,9 +159,10 @@ fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment, runs: bool) 
     machine.observer.event(Event::Warning(&text));
     let kernel = &deployment.record.boot.digest;
     if !machine.boot.has_kernel(kernel)? {
-        let prepared = Prepared::of_deployment(machine.repository, id)
+        let root = machine.sysroot.directory();
+        let prepared = Prepared::of_deployment(machine.repository, root, id, &deployment.record)
             .map_err(|source| CleanupError::Lost { id: id.clone(), source: Box::new(source) })?;
-        machine.boot.write_kernel(machine.repository, &prepared.kernel, kernel)?;
+        machine.boot.write_kernel(machine.repository, id, &prepared.program, kernel)?;
     }
     Ok(machine.boot.write_entry(id, &deployment.record, !runs)?)
 }
@@ -183,9 +184,10 @@ fn remove_kernels(machine: &Machine<'_>, model: &Model, except: Option<&Deployme
     Ok(machine.boot.remove_unneeded_kernels(staying.map(|deployment| &deployment.record))?)
 }
 
-/// Removes all deployments that nothing needs, and returns their names.
+/// Removes all deployments that nothing needs, and returns their names; and boot files that were replaced by others.
 pub fn remove_unneeded(machine: &Machine<'_>) -> Result<Vec<DeploymentId>, CleanupError> {
     let survey = machine.survey()?;
+    remove_kernels(machine, &survey.model, None)?;
     let unneeded: Vec<_> = survey.model.unneeded().map(|deployment| deployment.id.clone()).collect();
     for id in &unneeded {
         machine.observer.event(Event::Step(&format!("removing deployment {}, which nothing needs", id.short(12))));

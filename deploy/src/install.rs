@@ -5,6 +5,7 @@
 //! mounted where others could see it, and nothing of the machine that installs is copied.
 
 mod disk;
+pub(crate) mod enrolment;
 mod error;
 mod file_system;
 mod partition;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use osupdate_core::Algorithm;
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::oci::{ImageSource, Offer, Platform, PullOptions, pull};
+use osupdate_core::oci::{ImageSource, Offer, Platform};
 use osupdate_core::repository::{Repository, Verity};
 use osupdate_efi::mounted::Access;
 use osupdate_record::{DeploymentId, paths};
@@ -27,12 +28,14 @@ use crate::change;
 use crate::directory::Directory;
 use crate::kargs;
 use crate::machine::Machine;
-use crate::prepare::{Prepared, Source};
+use crate::prepare::{FetchError, Prepared, Source};
+use crate::program::Program;
 use crate::state;
 use crate::sysroot::{Patience, Sysroot};
 use crate::trust::Accepted;
 
 pub use disk::{Disk, DiskError};
+pub use enrolment::EnrolmentError;
 pub use error::{Done, InstallError, StepError};
 pub use file_system::FileSystem;
 pub use size::SizeError;
@@ -81,6 +84,8 @@ pub struct Installed {
     pub id: DeploymentId,
     /// Its record.
     pub record: osupdate_record::Deployment,
+    /// Sets of Secure Boot keys that the loader can enrol.
+    pub secure_boot_keys: Vec<String>,
 }
 
 /// Installs an image onto a whole disk.
@@ -152,12 +157,17 @@ fn write(
     let repository = Repository::open_at(directory.as_fd(), Path::new(paths::REPOSITORY))?;
 
     observer.event(Event::Step(&format!("pulling {}", options.origin.reference)));
-    let pull_options = PullOptions { bootable: true, ..PullOptions::default() };
-    let image = pull(&repository, offer, &pull_options, observer)?;
+    let (image, prepared) = Prepared::fetch(&repository, offer, observer).map_err(|err| match err {
+        FetchError::Pull(err) => StepError::from(*err),
+        FetchError::Prepare(err) => StepError::from(*err),
+    })?;
     *done = Done::Pulled;
 
     observer.event(Event::Step("making the deployment"));
-    let prepared = Prepared::of_image(&repository, &image)?;
+    let own_arguments = !options.kernel_arguments.is_empty() || matches!(options.root_mount, RootMount::Spec(_));
+    if own_arguments && matches!(prepared.program, Program::Uki { .. }) {
+        return Err(StepError::SealedArguments);
+    }
     state::prepare(&directory)?;
     let var = directory.directory(paths::VAR).map_err(StepError::Write)?;
     var::populate(&repository, &prepared.tree, &var)?;
@@ -171,7 +181,9 @@ fn write(
     let record = prepared.record(&image, &origin, &accepted.signatures, FIRST_SEQUENCE, arguments, None);
 
     let esp = osupdate_efi::Esp::new(esp_mount, format!("the ESP ({})", esp_partition.display()));
-    crate::loader::install(&repository, &prepared.tree, &esp).map_err(StepError::Loader)?;
+    let keys = enrolment::find(&repository, &prepared.tree)?;
+    let secure_boot_keys = enrolment::install(&esp, &keys)?;
+    crate::loader::install(&repository, &prepared.tree, &esp, !keys.is_empty()).map_err(StepError::Loader)?;
     let boot = BootPartition::new(esp);
     let sysroot = Sysroot::new(root, directory);
     let lock = sysroot.lock(Patience::Fail, "osupdate install", observer)?;
@@ -181,7 +193,7 @@ fn write(
 
     observer.event(Event::Step("writing everything to the disk"));
     sysroot.directory().sync_file_system().map_err(StepError::Write)?;
-    Ok(Installed { id: prepared.id, record })
+    Ok(Installed { id: prepared.id, record, secure_boot_keys })
 }
 
 /// Refuses arguments that would break a boot entry or select another image.

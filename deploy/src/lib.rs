@@ -19,6 +19,7 @@ pub mod model;
 pub mod plan;
 pub mod preflight;
 pub mod prepare;
+pub mod program;
 pub mod rollback;
 pub mod roots;
 #[cfg(test)]
@@ -30,5 +31,6 @@ pub mod sysroot;
 pub mod timestamp;
 pub mod tool;
 pub mod trust;
+pub mod uki;
 
 pub use osupdate_record as record;

@@ -38,8 +38,9 @@ pub enum LoaderError {
     Install(#[from] InstallLoaderError),
 }
 
-/// Puts the image's systemd-boot on a new ESP, the signed form if the image has one.
-pub(crate) fn install(repository: &Repository, tree: &Tree, esp: &Esp) -> Result<(), LoaderError> {
+/// Puts the image's systemd-boot on a new ESP, the signed form if the image has one. `enrols_keys`: there are Secure Boot keys
+/// for it to enrol.
+pub(crate) fn install(repository: &Repository, tree: &Tree, esp: &Esp, enrols_keys: bool) -> Result<(), LoaderError> {
     let architecture = Architecture::native().ok_or(LoaderError::Architecture)?;
     let name = architecture.systemd_boot();
     let candidates = [format!("{DIRECTORY}/{name}.signed"), format!("{DIRECTORY}/{name}")];
@@ -48,6 +49,6 @@ pub(crate) fn install(repository: &Repository, tree: &Tree, esp: &Esp) -> Result
     let mut program = Vec::new();
     let mut reader = repository.open_content(file).map_err(LoaderError::Open)?;
     reader.read_to_end(&mut program).map_err(LoaderError::Read)?;
-    esp.install_loader(&Loader { program: &program, architecture, timeout_secs: TIMEOUT_SECS })?;
+    esp.install_loader(&Loader { program: &program, architecture, timeout_secs: TIMEOUT_SECS, enrols_keys })?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Decisions that need no look at the disk: what staging an image means here, and where a rollback goes.
 
-use osupdate_record::DeploymentId;
+use osupdate_record::{DeploymentId, Uki};
 use thiserror::Error;
 
 use crate::model::Model;
@@ -18,6 +18,8 @@ pub enum Staging {
     Failed,
     /// There is a deployment of it: it becomes the next one, with its /etc carried anew from the running system.
     Again,
+    /// It runs or is staged, and now comes with another UKI for the same files: the deployment gets the new one.
+    Resealed,
     /// There is none yet.
     New,
 }
@@ -34,6 +36,18 @@ impl Staging {
             (false, _) if model.is_bad(id) => Self::Failed,
             (false, true) if !existing.booted_before && carries_current => Self::Staged,
             (false, _) => Self::Again,
+        }
+    }
+
+    /// The same if its UKI is known, too, which is no part of the image's digest.
+    pub fn with_uki(model: &Model, id: &DeploymentId, uki: Option<&Uki>) -> Self {
+        let staging = Self::of(model, id);
+        let of_image = |uki: &Uki| (uki.object.clone(), uki.addons.clone());
+        let same = model.get(id).is_none_or(|known| known.record.boot.uki.as_ref().map(of_image) == uki.map(of_image));
+        match staging {
+            _ if same => staging,
+            Self::Current | Self::KeepBooted | Self::Staged => Self::Resealed,
+            Self::Failed | Self::Again | Self::Resealed | Self::New => Self::Again,
         }
     }
 }
@@ -95,6 +109,21 @@ mod tests {
         assert_eq!(Staging::of(&running_b, &id('a')), Staging::Again);
         let running_a = model(found, 'a', &entries);
         assert_eq!(Staging::of(&running_a, &id('c')), Staging::Again, "its /etc would come from another deployment");
+    }
+
+    #[test]
+    fn other_uki_is_something_new() {
+        let uki = |object: &str| Uki { object: object.to_owned(), ..Uki::default() };
+        let mut found = vec![deployment('a', 1, true), deployment('b', 2, true)];
+        for deployment in &mut found {
+            deployment.record.boot.uki = Some(Uki { local: Some(Default::default()), ..uki("old") });
+        }
+        let running_a = model(found, 'a', &[entry('a', 1, None), entry('b', 2, Some(0))]);
+        let staging = |digit, object: &str| Staging::with_uki(&running_a, &id(digit), Some(&uki(object)));
+        assert_eq!((staging('a', "old"), staging('a', "new")), (Staging::Current, Staging::Resealed));
+        assert_eq!((staging('b', "old"), staging('b', "new")), (Staging::Failed, Staging::Again));
+        assert_eq!(staging('c', "new"), Staging::New);
+        assert_eq!(Staging::with_uki(&running_a, &id('a'), None), Staging::Resealed);
     }
 
     #[test]

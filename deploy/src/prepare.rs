@@ -1,9 +1,10 @@
 //! [`Prepared`]: what a deployment takes from its image.
 
-use osupdate_core::boot::{self, Kernel, OsRelease, find_kernel, os_release};
+use osupdate_core::boot::{self, OsRelease, find_kernel, os_release};
 use osupdate_core::digest::Digest;
 use osupdate_core::erofs;
-use osupdate_core::oci::StoredImage;
+use osupdate_core::observer::{Event, Observer};
+use osupdate_core::oci::{ImageSource, PullError, PullOptions, StoredImage, TreeError, image_tree, pull};
 use osupdate_core::repository::{ImageError, Repository};
 use osupdate_core::tree::Tree;
 use osupdate_record::{
@@ -11,9 +12,12 @@ use osupdate_record::{
 };
 use thiserror::Error;
 
-use crate::boot::{BootError, kernel_digest};
+use crate::boot::{BootError, image_of};
+use crate::directory::Directory;
 use crate::kargs::{self, KargsError};
+use crate::program::Program;
 use crate::timestamp;
+use crate::uki::{self, Mismatch, SealedUki, UkiError};
 
 /// Takes the counter off the entry of a boot that was good.
 const BLESS_BOOT: &str = "usr/lib/systemd/systemd-bless-boot";
@@ -54,15 +58,48 @@ pub enum PrepareError {
     /// It has no kernel that can be booted.
     #[error("the image cannot be booted")]
     Kernel(#[source] boot::BootError),
-    /// The kernel could not be read.
-    #[error("cannot read the image's kernel")]
+    /// The boot files could not be read.
+    #[error("cannot read the image's boot files")]
     KernelContents(#[source] Box<BootError>),
+    /// Its files cannot be looked through for a UKI.
+    #[error("cannot look through the files of the image")]
+    Files(#[source] Box<TreeError>),
+    /// It has no UKI that can be deployed, or it is not clear which one.
+    #[error(transparent)]
+    Uki(#[from] UkiError),
+    /// Its UKI is for another image.
+    #[error("the image's UKI would not boot it")]
+    Mismatch(#[source] Box<Mismatch>),
     /// Its kernel arguments cannot be used.
     #[error("the kernel arguments of the image cannot be used")]
     Kargs(#[from] KargsError),
     /// Its os-release cannot be read.
     #[error("cannot read os-release of the image")]
     OsRelease(#[source] boot::BootError),
+}
+
+/// Why an image was not made ready to be deployed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// It cannot be pulled.
+    #[error(transparent)]
+    Pull(Box<PullError>),
+    /// It cannot be deployed.
+    #[error(transparent)]
+    Prepare(Box<PrepareError>),
+}
+
+impl From<PullError> for FetchError {
+    fn from(err: PullError) -> Self {
+        Self::Pull(Box::new(err))
+    }
+}
+
+impl From<PrepareError> for FetchError {
+    fn from(err: PrepareError) -> Self {
+        Self::Prepare(Box::new(err))
+    }
 }
 
 /// An image that can be deployed, and what a deployment of it takes from it.
@@ -72,11 +109,13 @@ pub struct Prepared {
     pub id: DeploymentId,
     /// Its files.
     pub tree: Tree,
-    /// Its kernel.
-    pub kernel: Kernel,
+    /// What the loader starts.
+    pub program: Program,
+    /// Version of its kernel.
+    pub kernel_version: String,
     /// Name of the directory for its boot files.
     pub boot_digest: String,
-    /// Kernel arguments that it asks for.
+    /// Kernel arguments that it asks for, or that are sealed into its UKI.
     pub image_arguments: Vec<String>,
     /// What it calls itself.
     pub release: OsRelease,
@@ -94,37 +133,104 @@ pub struct Source {
 }
 
 impl Prepared {
+    /// Pulls an image and reads what is needed from it. If it has a UKI, that must be for this image.
+    pub fn fetch(
+        repository: &Repository,
+        source: &dyn ImageSource,
+        observer: &dyn Observer,
+    ) -> Result<(StoredImage, Self), FetchError> {
+        let options = PullOptions { bootable: true, ..PullOptions::default() };
+        let mut image = pull(repository, source, &options, observer)?;
+        // The boot form has nothing in /boot, where UKIs are.
+        let files = match image.image {
+            Some(digest) => read_tree(repository, digest)?,
+            None => image_tree(repository, &image).map_err(|err| PrepareError::Files(Box::new(err)))?,
+        };
+        let uki = uki::find(repository, &files).map_err(PrepareError::from)?;
+        if let Some(uki) = &uki {
+            let computed = image.boot_image.ok_or(PrepareError::NoBootImage)?;
+            if uki.image != computed {
+                // It may be sealed by other rules than today's.
+                let options = PullOptions { expected_boot_image: Some(uki.image), ..options };
+                image = match pull(repository, source, &options, observer) {
+                    Err(PullError::BootImage { .. }) => {
+                        let mismatch = Mismatch::explain(repository, &image, uki, computed, observer);
+                        return Err(PrepareError::Mismatch(Box::new(mismatch)).into());
+                    }
+                    result => result?,
+                };
+            }
+            if uki.optional {
+                let text = format!(
+                    "the digest in /{} is marked with ?: a repository without fs-verity would be accepted at boot",
+                    uki.file.path
+                );
+                observer.event(Event::Warning(&text));
+            }
+        }
+        let prepared = Self::of_image(repository, &image, uki)?;
+        Ok((image, prepared))
+    }
+
     /// Reads what is needed from a pulled image.
-    pub fn of_image(repository: &Repository, image: &StoredImage) -> Result<Self, PrepareError> {
-        let prepared = Self::of_boot_image(repository, image.boot_image.ok_or(PrepareError::NoBootImage)?)?;
+    fn of_image(repository: &Repository, image: &StoredImage, uki: Option<SealedUki>) -> Result<Self, PrepareError> {
+        let digest = image.boot_image.ok_or(PrepareError::NoBootImage)?;
+        let tree = read_tree(repository, digest)?;
         for path in ["etc", "var"] {
-            if prepared.tree.directory(path).is_none() {
+            if tree.directory(path).is_none() {
                 return Err(PrepareError::Missing { path, purpose: "on which the machine's own is mounted" });
             }
         }
         // Entries are counted down at each boot until somebody says that it was a good one.
-        if prepared.tree.regular_file(BLESS_BOOT).is_none() {
+        if tree.regular_file(BLESS_BOOT).is_none() {
             let purpose = "which tells the boot loader that a boot was good (Debian package systemd-boot)";
             return Err(PrepareError::Missing { path: BLESS_BOOT, purpose });
         }
-        Ok(prepared)
+        let (program, kernel_version, image_arguments) = match uki {
+            None => {
+                let kernel = find_kernel(&tree).map_err(PrepareError::Kernel)?;
+                let version = kernel.version.clone();
+                (Program::Kernel(kernel), version, kargs::image_arguments(repository, &tree)?)
+            }
+            Some(sealed) => {
+                let uki = sealed.record().ok_or(PrepareError::NoBootImage)?;
+                let version = find_kernel(&tree).map(|kernel| kernel.version).unwrap_or_default();
+                (Program::Uki { uki, local: None }, version, sealed.arguments)
+            }
+        };
+        Self::new(repository, digest, tree, program, kernel_version, image_arguments)
     }
 
-    /// Reads the same from the image of a deployment that exists.
-    pub fn of_deployment(repository: &Repository, id: &DeploymentId) -> Result<Self, PrepareError> {
-        Self::of_boot_image(repository, id.as_str().parse().map_err(|_| PrepareError::NoBootImage)?)
+    /// Reads the same from the image of a deployment that exists. `root` is the physical root.
+    pub fn of_deployment(
+        repository: &Repository,
+        root: &Directory,
+        id: &DeploymentId,
+        record: &Record,
+    ) -> Result<Self, PrepareError> {
+        let digest = image_of(id).map_err(|_| PrepareError::NoBootImage)?;
+        let tree = read_tree(repository, digest)?;
+        let contents = |err| PrepareError::KernelContents(Box::new(err));
+        let program = Program::of_deployment(root, id, record, &tree).map_err(contents)?;
+        let (version, arguments) = (record.boot.kernel.clone(), record.boot.image_arguments.clone());
+        Self::new(repository, digest, tree, program, version, arguments)
     }
 
-    fn of_boot_image(repository: &Repository, digest: Digest) -> Result<Self, PrepareError> {
-        let image = repository.read_image(&digest).map_err(|source| PrepareError::Open { digest, source })?;
-        let (tree, _) = erofs::read(&image).map_err(|source| PrepareError::Read { digest, source })?;
-        let kernel = find_kernel(&tree).map_err(PrepareError::Kernel)?;
-        let boot_digest =
-            kernel_digest(repository, &kernel).map_err(|err| PrepareError::KernelContents(Box::new(err)))?.to_string();
-        let image_arguments = kargs::image_arguments(repository, &tree)?;
+    fn new(
+        repository: &Repository,
+        digest: Digest,
+        tree: Tree,
+        program: Program,
+        kernel_version: String,
+        image_arguments: Vec<String>,
+    ) -> Result<Self, PrepareError> {
+        let boot_digest = program
+            .boot_digest(repository, &digest)
+            .map_err(|err| PrepareError::KernelContents(Box::new(err)))?
+            .to_string();
         let release = os_release(repository, &tree).map_err(PrepareError::OsRelease)?;
         let id = digest.to_string().parse().map_err(|_| PrepareError::NoBootImage)?;
-        Ok(Self { id, tree, kernel, boot_digest, image_arguments, release })
+        Ok(Self { id, tree, program, kernel_version, boot_digest, image_arguments, release })
     }
 
     /// The record of a new deployment.
@@ -146,9 +252,10 @@ impl Prepared {
             origin: source.origin(Origin::default()),
             boot: Boot {
                 digest: self.boot_digest.clone(),
-                kernel: self.kernel.version.clone(),
+                kernel: self.kernel_version.clone(),
                 arguments,
                 image_arguments: self.image_arguments.clone(),
+                uki: self.program.uki().cloned(),
                 ..Boot::default()
             },
             etc: Etc { carry_from, ..Etc::default() },
@@ -170,6 +277,13 @@ impl Prepared {
             ..Image::default()
         }
     }
+}
+
+/// The files of an image that is mounted.
+fn read_tree(repository: &Repository, digest: Digest) -> Result<Tree, PrepareError> {
+    let image = repository.read_image(&digest).map_err(|source| PrepareError::Open { digest, source })?;
+    let (tree, _) = erofs::read(&image).map_err(|source| PrepareError::Read { digest, source })?;
+    Ok(tree)
 }
 
 impl Source {

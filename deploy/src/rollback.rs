@@ -58,7 +58,7 @@ pub fn rollback(machine: &Machine<'_>) -> Result<RolledBack, Error> {
     let plan = Rollback::of(&survey.model)?;
     let target = survey.model.get(&plan.target).ok_or(RollbackError::Nothing)?;
     // What boots next must be able to: the system that runs is about to lose its place.
-    Prepared::of_deployment(machine.repository, &target.id)
+    Prepared::of_deployment(machine.repository, machine.sysroot.directory(), &target.id, &target.record)
         .map_err(|source| Error::Image { id: target.id.clone(), source: Box::new(source) })?;
     change::put_first(machine, &survey.model, target, target.record.clone(), Etc::Keep)
         .map_err(|source| Error::Change { id: target.id.clone(), source: Box::new(source) })?;

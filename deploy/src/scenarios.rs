@@ -3,6 +3,7 @@
 mod checks;
 mod computer;
 mod image;
+mod sealed;
 mod signed;
 
 use std::fs;

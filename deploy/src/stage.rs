@@ -4,7 +4,7 @@
 //! checked, the image is pulled and read, boot files are written and read back. Then one boot entry is written.
 
 use osupdate_core::observer::Event;
-use osupdate_core::oci::{Offer, PullError, PullOptions, pull};
+use osupdate_core::oci::{Offer, PullError};
 use osupdate_record::{Deployment as Record, DeploymentId, Signature};
 use thiserror::Error;
 
@@ -15,7 +15,8 @@ use crate::machine::Machine;
 use crate::model::{Deployment, Model};
 use crate::plan::Staging;
 use crate::preflight::{self, SpaceError};
-use crate::prepare::{PrepareError, Prepared, Source};
+use crate::prepare::{FetchError, PrepareError, Prepared, Source};
+use crate::program::Program;
 use crate::state::{self, StateError};
 use crate::survey::Survey;
 use crate::trust;
@@ -135,20 +136,20 @@ pub fn stage(
             return finish(machine, model, deployment, staging, image, request);
         }
     }
-    let options = PullOptions { bootable: true, ..PullOptions::default() };
-    let image = pull(machine.repository, offer, &options, machine.observer)
-        .map_err(|source| StageError::Pull { reference: reference(), source: Box::new(source) })?;
-    let prepared = Prepared::of_image(machine.repository, &image)
-        .map_err(|source| StageError::Prepare { reference: reference(), source: Box::new(source) })?;
+    let (image, prepared) = Prepared::fetch(machine.repository, offer, machine.observer).map_err(|err| match err {
+        FetchError::Pull(source) => StageError::Pull { reference: reference(), source },
+        FetchError::Prepare(source) => StageError::Prepare { reference: reference(), source },
+    })?;
     let id = &prepared.id;
     let failed = |source| StageError::Change { id: id.clone(), source: Box::new(source) };
-    let staging = Staging::of(model, id);
+    let staging = Staging::with_uki(model, id, prepared.program.uki());
     if let (true, Some(deployment)) = (settled(staging, request), model.get(id)) {
         // Another manifest with the same contents: from now on the deployment stands for it.
         change::keep_image(machine, id, &image).map_err(failed)?;
         let image = prepared.image_record(&image, &request.source, &request.signatures);
         return finish(machine, model, deployment, staging, image, request);
     }
+    warn_of_unused_arguments(machine, booted, &prepared);
 
     let dropped = make_room(machine, model, &prepared)?;
     let survey = if dropped.is_empty() { None } else { Some(machine.survey().map_err(CleanupError::from)?) };
@@ -162,7 +163,11 @@ pub fn stage(
         None => change::put_new(machine, id, &record, &prepared).map_err(failed)?,
         Some(deployment) => {
             record.pinned = deployment.record.pinned;
-            change::put_first(machine, model, deployment, record.clone(), Etc::Anew).map_err(failed)?;
+            let etc = if staging == Staging::Resealed { Etc::Keep } else { Etc::Anew };
+            if etc == Etc::Keep {
+                record.etc = deployment.record.etc.clone();
+            }
+            change::put_first(machine, model, deployment, record.clone(), etc).map_err(failed)?;
         }
     }
     let mut removed = dropped;
@@ -177,7 +182,25 @@ fn settled(staging: Staging, request: &Request) -> bool {
     match staging {
         Staging::Current | Staging::KeepBooted | Staging::Staged => true,
         Staging::Failed => !request.retry_failed,
-        Staging::Again | Staging::New => false,
+        Staging::Again | Staging::Resealed | Staging::New => false,
+    }
+}
+
+/// Says that the machine's own kernel arguments have no effect, when it gets its first UKI.
+fn warn_of_unused_arguments(machine: &Machine<'_>, booted: &Deployment, prepared: &Prepared) {
+    let boot = &booted.record.boot;
+    let unused: Vec<&str> = boot
+        .arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|argument| *argument != "rw" && *argument != "ro" && !argument.starts_with("root="))
+        .collect();
+    if boot.uki.is_none() && matches!(prepared.program, Program::Uki { .. }) && !unused.is_empty() {
+        let text = format!(
+            "the kernel arguments of the new image are sealed into its UKI: those of this machine ({}) have no effect with it",
+            unused.join(" ")
+        );
+        machine.observer.event(Event::Warning(&text));
     }
 }
 
@@ -213,10 +236,8 @@ fn make_room(machine: &Machine<'_>, model: &Model, prepared: &Prepared) -> Resul
         return Ok(Vec::new());
     }
     let space = machine.boot.space()?;
-    let needed_bytes = [&prepared.kernel.vmlinuz, &prepared.kernel.initramfs]
-        .map(|content| boot::allocated(content.size(), space))
-        .iter()
-        .sum();
+    let sizes_bytes = prepared.program.sizes_bytes(machine.repository, &boot::image_of(&prepared.id)?)?;
+    let needed_bytes = sizes_bytes.into_iter().map(|size_bytes| boot::allocated(size_bytes, space)).sum();
     let victims = preflight::boot_partition(model, needed_bytes, space.free_bytes, |kernel| {
         machine.boot.kernel_bytes(kernel, space)
     })?;

@@ -1,9 +1,10 @@
-//! [`BootDigest`], the name of a pair of boot files.
+//! [`BootDigest`], the name of boot files that belong together.
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
+use osupdate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -14,7 +15,8 @@ pub trait Source: Read + Seek {}
 
 impl<T: Read + Seek + ?Sized> Source for T {}
 
-/// SHA-256 over the kernel and then the initial ramdisk, each with its length before it (u64, little endian).
+/// SHA-256 over the boot files, each with its length before it (u64, little endian): the kernel and then the initial ramdisk; or
+/// the UKI and then its addons, and before each its name, which has its length before it, too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootDigest([u8; 32]);
 
@@ -24,6 +26,17 @@ impl BootDigest {
         let mut hasher = Sha256::new();
         hash_file(&mut hasher, vmlinuz)?;
         hash_file(&mut hasher, initrd)?;
+        Ok(Self(hasher.finalize().into()))
+    }
+
+    /// The same of a UKI and its addons, with their names in the directory.
+    pub(crate) fn of_named(files: &mut [(String, Box<dyn Source + '_>)]) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        for (name, file) in files {
+            hasher.update((name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hash_file(&mut hasher, &mut **file)?;
+        }
         Ok(Self(hasher.finalize().into()))
     }
 
@@ -40,6 +53,11 @@ impl BootDigest {
     /// The initial ramdisk, as an entry names it: `/EFI/osupdate/<digest>/initrd`.
     pub fn initrd(&self) -> String {
         format!("/{}/{}", self.directory(), paths::INITRD)
+    }
+
+    /// The UKI into which the digest of `image` is sealed, as an entry names it: `/EFI/osupdate/<digest>/<image>.efi`.
+    pub fn uki(&self, image: &Digest) -> String {
+        format!("/{}/{}", self.directory(), paths::uki(image))
     }
 }
 
@@ -108,6 +126,18 @@ mod tests {
         let known = "000fd2e3a9e3137e400a07f75f3a6f5b9e528db7707fe05e0352ee9d00deea18";
         assert_eq!(digest("kernel", "rd").to_string(), known);
         assert_eq!(known.parse(), Ok(digest("kernel", "rd")));
+    }
+
+    #[test]
+    fn digest_of_a_uki_is_the_one_on_disk_and_covers_names() {
+        let uki = |names: [&str; 2]| {
+            let mut files = names.map(|name| (name.to_owned(), Box::new(Cursor::new("x")) as Box<dyn Source>));
+            BootDigest::of_named(&mut files).unwrap()
+        };
+        // printf '\x01\0\0\0\0\0\0\0a\x01\0\0\0\0\0\0\0x\x01\0\0\0\0\0\0\0b\x01\0\0\0\0\0\0\0x' | sha256sum
+        let known = "e85fedcffed890265baa325b1fa81d40cd5c7ce28e64f3cef80df86750c0f920";
+        assert_eq!(uki(["a", "b"]).to_string(), known);
+        assert_ne!(uki(["a", "b"]), uki(["a", "c"]));
     }
 
     #[test]

@@ -6,6 +6,9 @@
 use osupdate_core::digest::Digest;
 use thiserror::Error;
 
+use crate::boot_digest::BootDigest;
+use crate::paths;
+
 /// Text of a Type #1 entry. Source: UAPI.1 boot loader specification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
@@ -146,8 +149,30 @@ impl Entry {
         self.options.join(" ")
     }
 
-    /// Digest of the composefs image that the entry boots, by its `composefs.digest=` or `composefs=` argument.
+    /// Digest of the composefs image that the entry boots: by its `composefs.digest=` or `composefs=` argument, else by the
+    /// name of the UKI, if it is one of ours.
     pub fn image(&self) -> Option<Digest> {
+        self.image_argument().or_else(|| self.sealed_image())
+    }
+
+    /// Digest of the image that is sealed into the UKI which the entry starts, by the name that we give to UKIs:
+    /// `EFI/osupdate/<boot digest>/<image>.efi`.
+    pub fn sealed_image(&self) -> Option<Digest> {
+        let path = match self.program()? {
+            Program::Linux(_) => return None,
+            Program::Efi(path) | Program::Uki(path) => path,
+        };
+        let (directory, name) = path.rsplit_once(['/', '\\'])?;
+        let (directory, boot_digest) = directory.rsplit_once(['/', '\\'])?;
+        boot_digest.to_ascii_lowercase().parse::<BootDigest>().ok()?;
+        let directory = directory.replace('\\', "/");
+        if !directory.trim_start_matches('/').eq_ignore_ascii_case(paths::BOOT_FILES) {
+            return None;
+        }
+        name.to_ascii_lowercase().strip_suffix(paths::UKI_SUFFIX)?.parse().ok()
+    }
+
+    fn image_argument(&self) -> Option<Digest> {
         self.command_line().split_ascii_whitespace().find_map(|word| {
             let value = match word.split_once('=')? {
                 ("composefs.digest", value) => value.rsplit_once(':')?.1,
@@ -246,5 +271,27 @@ mod tests {
         }
         let entry = Entry { options: vec![format!("xcomposefs={digest} composefs=zz")], ..Entry::default() };
         assert_eq!(entry.image(), None);
+    }
+
+    #[test]
+    fn image_of_a_uki_is_told_by_its_name_only_where_the_name_is_ours() {
+        let (boot, image) = ("c".repeat(64), "b".repeat(128));
+        let sealed = |text: &str| Entry::parse(text.as_bytes()).image().map(|image| image.to_string());
+        for text in [
+            format!("uki /EFI/osupdate/{boot}/{image}.efi\n"),
+            format!("efi /EFI/osupdate/{boot}/{image}.efi\n"),
+            format!("efi \\efi\\OSUPDATE\\{boot}\\{}.EFI\n", image.to_uppercase()),
+        ] {
+            assert_eq!(sealed(&text), Some(image.clone()), "{text}");
+        }
+        for text in [
+            format!("linux /EFI/osupdate/{boot}/{image}.efi\n"),
+            format!("uki /EFI/Linux/{image}.efi\n"),
+            format!("uki /EFI/osupdate/{image}.efi\n"),
+            format!("uki /EFI/osupdate/{boot}/other.efi\n"),
+            format!("uki /x/EFI/osupdate/{boot}/{image}.efi\n"),
+        ] {
+            assert_eq!(sealed(&text), None, "{text}");
+        }
     }
 }

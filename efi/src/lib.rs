@@ -9,6 +9,7 @@ pub mod entry;
 pub mod esp;
 pub mod gpt;
 pub mod loader_install;
+pub mod loader_version;
 pub mod locate;
 pub mod measure;
 mod medium;

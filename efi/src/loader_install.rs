@@ -79,6 +79,18 @@ pub struct Loader<'a> {
     pub architecture: Architecture,
     /// How long the menu is shown; 0 hides it unless a key is held.
     pub timeout_secs: u32,
+    /// Whether there are Secure Boot keys for it to enrol. It does so by itself in virtual machines only: on others, firmware
+    /// may need the keys of their maker, and the user decides in the menu.
+    pub enrols_keys: bool,
+}
+
+/// A set of Secure Boot keys for the loader to enrol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrolmentKeys {
+    /// Its name, which the menu shows. `auto` is the one that may be enrolled without being asked for.
+    pub set: String,
+    /// Names of variables (`PK`) and their signed contents.
+    pub variables: Vec<(String, Vec<u8>)>,
 }
 
 /// Why the loader was not installed.
@@ -125,7 +137,7 @@ impl Esp {
     /// `loader.conf` or `entries.srel` is somebody's choice and stays. The program that firmware starts comes last. On
     /// return everything survives a crash.
     pub fn install_loader(&self, loader: &Loader<'_>) -> Result<(), InstallLoaderError> {
-        let Loader { program, architecture, timeout_secs } = *loader;
+        let Loader { program, architecture, timeout_secs, enrols_keys } = *loader;
         let size_bytes = program.len() as u64;
         self.check_space(&[size_bytes, size_bytes, 1, 1])?;
         // The specification wants entries.srel only together with a directory that is new.
@@ -136,12 +148,28 @@ impl Esp {
         if entries_are_new {
             self.write_if_absent(paths::ENTRIES_SREL, SREL_TYPE_1.as_bytes())?;
         }
-        self.write_if_absent(paths::LOADER_CONF, format!("timeout {timeout_secs}\n").as_bytes())?;
+        let mut configuration = format!("timeout {timeout_secs}\n");
+        if enrols_keys {
+            configuration.push_str("secure-boot-enroll if-safe\n");
+        }
+        self.write_if_absent(paths::LOADER_CONF, configuration.as_bytes())?;
         for path in [
             format!("EFI/systemd/{}", architecture.systemd_boot()),
             format!("EFI/BOOT/{}", architecture.default_program()),
         ] {
             self.put_program(&path, program)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a set of keys where systemd-boot finds it. Files that are there must have the same contents. Durable on return.
+    pub fn install_enrolment_keys(&self, keys: &EnrolmentKeys) -> Result<(), InstallLoaderError> {
+        let sizes_bytes: Vec<u64> = keys.variables.iter().map(|(_, contents)| contents.len() as u64).collect();
+        self.check_space(&sizes_bytes)?;
+        let directory = format!("{}/{}", paths::ENROLMENT_KEYS, keys.set);
+        self.medium.make_dirs(&directory)?;
+        for (variable, contents) in &keys.variables {
+            self.put_program(&format!("{directory}/{variable}.auth"), contents)?;
         }
         Ok(())
     }
@@ -179,7 +207,8 @@ mod tests {
 
     use super::*;
 
-    const LOADER: Loader<'_> = Loader { program: b"MZ loader", architecture: Architecture::X64, timeout_secs: 3 };
+    const LOADER: Loader<'_> =
+        Loader { program: b"MZ loader", architecture: Architecture::X64, timeout_secs: 3, enrols_keys: false };
 
     fn esp() -> (TempDir, Esp) {
         let dir = TempDir::new().unwrap();
@@ -199,6 +228,22 @@ mod tests {
         assert!(dir.path().join("loader/entries").is_dir() && dir.path().join("EFI/Linux").is_dir());
         // A second run finds all that it wants.
         esp.install_loader(&LOADER).unwrap();
+    }
+
+    #[test]
+    fn keys_are_where_the_loader_looks_and_it_is_told_when_to_enrol_them() {
+        let (dir, esp) = esp();
+        let variables = ["db", "KEK", "PK"].map(|name| (name.to_owned(), format!("signed {name}").into_bytes()));
+        let keys = EnrolmentKeys { set: "auto".to_owned(), variables: variables.to_vec() };
+        esp.install_enrolment_keys(&keys).unwrap();
+        esp.install_enrolment_keys(&keys).unwrap();
+        esp.install_loader(&Loader { enrols_keys: true, ..LOADER }).unwrap();
+        let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
+        assert_eq!(read("loader/keys/auto/KEK.auth"), "signed KEK");
+        assert_eq!(read("loader/loader.conf"), "timeout 3\nsecure-boot-enroll if-safe\n");
+        let other = EnrolmentKeys { variables: vec![("PK".to_owned(), b"another".to_vec())], ..keys };
+        let err = esp.install_enrolment_keys(&other).unwrap_err();
+        assert!(matches!(err, InstallLoaderError::AlreadyThere { .. }), "{err}");
     }
 
     #[test]

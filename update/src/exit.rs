@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
+use osupdate_deploy::uki::Mismatch;
 
 use crate::admission::AdmissionError;
 use crate::output::for_terminal;
@@ -197,6 +198,9 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(hint) = space::hint(error) {
         return Some(hint);
+    }
+    if let Some(mismatch) = error.downcast_ref::<Box<Mismatch>>() {
+        return Some(mismatch.hint());
     }
     let error = error.downcast_ref::<io::Error>()?;
     match error.get_ref() {

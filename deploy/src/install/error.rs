@@ -9,6 +9,7 @@ use osupdate_core::repository::{InitError, OpenError as RepositoryError};
 use thiserror::Error;
 
 use super::disk::DiskError;
+use super::enrolment::EnrolmentError;
 use super::size::SizeError;
 use super::var::VarError;
 use crate::boot::BootError;
@@ -142,6 +143,11 @@ pub enum StepError {
     /// The repository cannot be opened.
     #[error("cannot open the new repository")]
     Open(#[from] RepositoryError),
+    /// Kernel arguments were given that the loader could not pass on.
+    #[error(
+        "kernel arguments were given, but those of this image are sealed into its UKI: nothing can be added to them"
+    )]
+    SealedArguments,
     /// The image cannot be pulled.
     #[error("cannot pull the image")]
     Pull(#[from] PullError),
@@ -157,6 +163,9 @@ pub enum StepError {
     /// The new root cannot be locked.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The Secure Boot keys of the image cannot be put on the ESP.
+    #[error("cannot put the image's Secure Boot keys on the ESP")]
+    Enrolment(#[from] EnrolmentError),
     /// The boot loader cannot be installed.
     #[error("cannot install the boot loader")]
     Loader(#[source] crate::loader::LoaderError),

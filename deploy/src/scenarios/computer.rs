@@ -37,6 +37,8 @@ pub(super) struct Computer {
     booted: Option<DeploymentId>,
     /// Whether boots are blessed, as boot-complete.target does.
     pub(super) blessing: bool,
+    /// The command line of the kernel that runs.
+    pub(super) line: String,
 }
 
 impl Computer {
@@ -48,11 +50,9 @@ impl Computer {
         fs::create_dir(&root).unwrap();
         state::prepare(&Directory::open(&root).unwrap()).unwrap();
         Repository::init(&root.join(paths::REPOSITORY), Algorithm::Sha512, Verity::Unverified).unwrap();
-        let mut computer = Self { directory, booted: None, blessing: true };
+        let mut computer = Self { directory, booted: None, blessing: true, line: String::new() };
         computer.run(None, |machine| {
-            let options = osupdate_core::oci::PullOptions { bootable: true, ..Default::default() };
-            let stored = osupdate_core::oci::pull(machine.repository, image, &options, &Silent).unwrap();
-            let prepared = Prepared::of_image(machine.repository, &stored).unwrap();
+            let (stored, prepared) = Prepared::fetch(machine.repository, image, &Silent).unwrap();
             let arguments = vec!["root=UUID=1".to_owned(), "rw".to_owned()];
             let record = prepared.record(&stored, &source(), &[], 1, arguments, None);
             change::keep_image(machine, &prepared.id, &stored).unwrap();
@@ -134,18 +134,37 @@ impl Computer {
         let listing = esp.entries().unwrap();
         let chosen = first_choice(&listing.entries).expect("there is an entry");
         assert!(esp.is_complete(&chosen.entry), "the chosen entry has no files");
+        self.line = self.command_line(&chosen.entry);
         let mut name = chosen.name.clone();
         if let Some(BootTries { left, done }) = name.tries() {
             let tried = BootTries { left: left.saturating_sub(1), done: done + 1 };
             name = self.rename_entry(&name, Some(tried));
         }
-        let id: DeploymentId = chosen.entry.image().unwrap().to_string().parse().unwrap();
+        let args = osupdate_core::kernel_args::composefs_args(&self.line).unwrap();
+        let id: DeploymentId = args[0].digest.to_string().parse().unwrap();
         self.set_up_root(&id);
         if self.blessing {
             self.rename_entry(&name, None);
         }
         self.booted = Some(id.clone());
         id
+    }
+
+    /// What loader and stub make of an entry: the arguments of the entry, or those in the UKI and then those in its addons.
+    fn command_line(&self, entry: &osupdate_efi::Entry) -> String {
+        let (Some(path), None) = (entry.uki.as_ref().or(entry.efi.as_ref()), &entry.linux) else {
+            return entry.command_line();
+        };
+        assert!(entry.options.is_empty(), "without Secure Boot they would hide what is sealed");
+        let uki = self.esp().join(path.trim_start_matches('/'));
+        let addons = uki.with_file_name(format!("{}.extra.d", uki.file_name().unwrap().to_str().unwrap()));
+        let addons: Vec<PathBuf> =
+            if addons.exists() { names(&addons).into_iter().map(|name| addons.join(name)).collect() } else { vec![] };
+        let lines = [uki].into_iter().chain(addons).map(|path| {
+            let lines = osupdate_efi::uki::command_lines(fs::File::open(path).unwrap()).unwrap();
+            lines.into_iter().next().unwrap()
+        });
+        lines.collect::<Vec<_>>().join(" ")
     }
 
     fn rename_entry(&self, name: &osupdate_efi::EntryName, tries: Option<BootTries>) -> osupdate_efi::EntryName {

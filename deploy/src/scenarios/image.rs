@@ -2,13 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
+use std::sync::Mutex;
 
-use osupdate_core::oci::{BlobDescriptor, ContentDigest, ImageSource, Platform, SourceError};
+use osupdate_core::Algorithm;
+use osupdate_core::observer::Silent;
+use osupdate_core::oci::{
+    BlobDescriptor, ContentDigest, ImageSource, Platform, PullOptions, SourceError, StoredImage, pull,
+};
+use osupdate_core::repository::{Repository, Verity};
 
-/// An image with one layer.
+/// Where the images here have their UKI.
+pub(super) const UKI: &str = "boot/EFI/Linux/os.efi";
+
+/// An image with a few layers.
 pub(super) struct Image {
     manifest: Vec<u8>,
     blobs: BTreeMap<String, Vec<u8>>,
+    layers: Vec<Vec<u8>>,
 }
 
 impl Image {
@@ -36,34 +46,143 @@ impl Image {
             files.push(("boot/leftover".to_owned(), "not booted".to_owned()));
         }
         files.extend((0..more).map(|number| (format!("usr/share/file-{number:06}"), format!("number {number}"))));
-        let mut layer = Vec::new();
-        for directory in ["boot", "etc", "sysroot", "usr", "usr/lib", "usr/lib/systemd", "usr/share", "var"] {
-            member(&mut layer, directory, b'5', b"");
-        }
-        for (path, contents) in &files {
-            member(&mut layer, path, b'0', contents.as_bytes());
-        }
-        layer.extend([0; 1024]);
-        let layer_digest = ContentDigest::sha256(&layer).to_string();
+        let files: Vec<_> = files.iter().map(|(path, contents)| (path.as_str(), contents.as_bytes())).collect();
+        let directories = ["boot", "etc", "sysroot", "usr", "usr/lib", "usr/lib/systemd", "usr/share", "var"];
+        Self::of_layers(vec![layer(&directories, &files)], note)
+    }
+
+    /// An OS image of this version with a UKI into which its digest is sealed.
+    pub(super) fn sealed(version: &str) -> Self {
+        Self::resealed(version, "quiet rw")
+    }
+
+    /// The same with these arguments in the UKI: the files of the image are the same.
+    pub(super) fn resealed(version: &str, arguments: &str) -> Self {
+        // Finding it out takes a repository; tests ask for the same few often.
+        static DIGESTS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+        let plain = Self::new(version);
+        let known = DIGESTS.lock().unwrap().get(version).cloned();
+        let digest = known.unwrap_or_else(|| {
+            let digest = plain.boot_digest();
+            DIGESTS.lock().unwrap().insert(version.to_owned(), digest.clone());
+            digest
+        });
+        let line = format!("composefs.digest=v1-sha512-12:{digest} {arguments}");
+        plain.with_layer(&[], &[(UKI, &uki(&[&line]))])
+    }
+
+    /// The same with another layer on top.
+    pub(super) fn with_layer(&self, directories: &[&str], files: &[(&str, impl AsRef<[u8]>)]) -> Self {
+        let layers = self.layers.iter().cloned().chain([layer(directories, files)]);
+        Self::of_layers(layers.collect(), "")
+    }
+
+    fn of_layers(layers: Vec<Vec<u8>>, note: &str) -> Self {
+        let digests: Vec<String> = layers.iter().map(|layer| ContentDigest::sha256(layer).to_string()).collect();
         let Platform { architecture, os, .. } = Platform::host();
+        let diff_ids: Vec<_> = digests.iter().map(|digest| format!("\"{digest}\"")).collect();
         let config = format!(
             "{{\"architecture\":\"{architecture}\",\"os\":\"{os}\",\
-             \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{layer_digest}\"]}}}}"
+             \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
+            diff_ids.join(",")
         )
         .into_bytes();
         let config_digest = ContentDigest::sha256(&config).to_string();
+        let descriptors: Vec<_> = digests
+            .iter()
+            .zip(&layers)
+            .map(|(digest, layer)| {
+                format!(
+                    "{{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"{digest}\",\"size\":{}}}",
+                    layer.len()
+                )
+            })
+            .collect();
         let manifest = format!(
             "{{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\
              \"config\":{{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\
              \"digest\":\"{config_digest}\",\"size\":{}}},\
-             \"layers\":[{{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\
-             \"digest\":\"{layer_digest}\",\"size\":{}}}],\"annotations\":{{\"note\":\"{note}\"}}}}",
+             \"layers\":[{}],\"annotations\":{{\"note\":\"{note}\"}}}}",
             config.len(),
-            layer.len()
+            descriptors.join(",")
         )
         .into_bytes();
-        Self { manifest, blobs: BTreeMap::from([(layer_digest, layer), (config_digest, config)]) }
+        let mut blobs: BTreeMap<String, Vec<u8>> = digests.into_iter().zip(layers.iter().cloned()).collect();
+        blobs.insert(config_digest, config);
+        Self { manifest, blobs, layers }
     }
+
+    /// The digest of the form that is booted.
+    pub(super) fn boot_digest(&self) -> String {
+        self.pulled().boot_image.unwrap().to_string()
+    }
+
+    /// The digest of the form that has /boot in it.
+    pub(super) fn plain_digest(&self) -> String {
+        self.pulled().image.unwrap().to_string()
+    }
+
+    fn pulled(&self) -> StoredImage {
+        let scratch = tempfile::tempdir().unwrap();
+        Repository::init(scratch.path(), Algorithm::Sha512, Verity::Unverified).unwrap();
+        let repository = Repository::open(scratch.path()).unwrap();
+        pull(&repository, self, &PullOptions { bootable: true, ..PullOptions::default() }, &Silent).unwrap()
+    }
+}
+
+/// A layer with these directories and files.
+fn layer(directories: &[&str], files: &[(&str, impl AsRef<[u8]>)]) -> Vec<u8> {
+    let mut layer = Vec::new();
+    for directory in directories {
+        member(&mut layer, directory, b'5', b"");
+    }
+    for (path, contents) in files {
+        member(&mut layer, path, b'0', contents.as_ref());
+    }
+    layer.extend([0; 1024]);
+    layer
+}
+
+/// A PE file with these kernel command lines and no code.
+pub(super) fn uki(lines: &[&str]) -> Vec<u8> {
+    const HEADERS: usize = 1024;
+    const ALIGNMENT: usize = 4096;
+    let sections = [(".linux", "kernel")].into_iter().chain(lines.iter().map(|line| (".cmdline", *line)));
+    let sections: Vec<_> = sections.collect();
+    let mut file = vec![0; HEADERS];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(60, &64_u32.to_le_bytes());
+    put(64, b"PE\0\0");
+    // x86-64, number of sections, size of the optional header, executable.
+    put(68, &0x8664_u16.to_le_bytes());
+    put(70, &u16::try_from(sections.len()).unwrap().to_le_bytes());
+    put(84, &240_u16.to_le_bytes());
+    put(86, &0x22_u16.to_le_bytes());
+    // PE32+, alignments, sizes of image and headers, number of data directories.
+    put(88, &0x20b_u16.to_le_bytes());
+    put(88 + 32, &4096_u32.to_le_bytes());
+    put(88 + 36, &512_u32.to_le_bytes());
+    put(88 + 56, &u32::try_from(ALIGNMENT * (sections.len() + 1)).unwrap().to_le_bytes());
+    put(88 + 60, &1024_u32.to_le_bytes());
+    put(88 + 108, &16_u32.to_le_bytes());
+    for (number, (name, contents)) in sections.iter().enumerate() {
+        let header = 88 + 240 + 40 * number;
+        let size = u32::try_from(contents.len()).unwrap();
+        put(header, name.as_bytes());
+        put(header + 8, &size.to_le_bytes());
+        put(header + 12, &u32::try_from(ALIGNMENT * (number + 1)).unwrap().to_le_bytes());
+        put(header + 16, &size.next_multiple_of(512).to_le_bytes());
+        put(header + 20, &u32::try_from(HEADERS + 512 * number).unwrap().to_le_bytes());
+        // Readable data.
+        put(header + 36, &0x4000_0040_u32.to_le_bytes());
+    }
+    for (_, contents) in sections {
+        assert!(contents.len() <= 512);
+        file.extend(contents.as_bytes());
+        file.resize(file.len().next_multiple_of(512), 0);
+    }
+    file
 }
 
 /// Adds a file or directory to a tar archive.

@@ -1,8 +1,9 @@
-//! Kernels and initial ramdisks on the partition.
+//! Kernels with their initial ramdisks, and UKIs with their addons, on the partition.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, SeekFrom};
 
+use osupdate_core::digest::Digest;
 use thiserror::Error;
 
 use super::{Esp, Listing, NoSpace, SpaceError};
@@ -11,13 +12,46 @@ use crate::medium::AccessError;
 use crate::name::EntryName;
 use crate::paths;
 
-/// A kernel and its initial ramdisk, to be put on the partition.
+/// Boot files, to be put on the partition: a kernel with its initial ramdisk, or a UKI with its addons.
 #[allow(missing_debug_implementations, reason = "readers have nothing to show")]
 pub struct BootFiles<'a> {
-    /// The kernel.
-    pub vmlinuz: &'a mut dyn Source,
-    /// The initial ramdisk.
-    pub initrd: &'a mut dyn Source,
+    /// Paths in the directory, and contents.
+    files: Vec<(String, Box<dyn Source + 'a>)>,
+    named: bool,
+}
+
+impl<'a> BootFiles<'a> {
+    /// A kernel and its initial ramdisk.
+    pub fn kernel(vmlinuz: impl Source + 'a, initrd: impl Source + 'a) -> Self {
+        let files = vec![
+            (paths::VMLINUZ.to_owned(), Box::new(vmlinuz) as Box<dyn Source + 'a>),
+            (paths::INITRD.to_owned(), Box::new(initrd) as Box<dyn Source + 'a>),
+        ];
+        Self { files, named: false }
+    }
+
+    /// A UKI into which the digest of `image` is sealed, and its addons by their file names, which end in `.addon.efi`.
+    pub fn uki(image: &Digest, uki: impl Source + 'a, addons: Vec<(String, Box<dyn Source + 'a>)>) -> Self {
+        let mut files: Vec<_> =
+            addons.into_iter().map(|(name, contents)| (paths::addon(image, &name), contents)).collect();
+        files.push((paths::uki(image), Box::new(uki)));
+        // As they are found in the directory.
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Self { files, named: true }
+    }
+
+    /// The name that they have together. Reads all of them.
+    pub fn digest(&mut self) -> io::Result<BootDigest> {
+        match &mut self.files[..] {
+            [(_, vmlinuz), (_, initrd)] if !self.named => BootDigest::of(&mut **vmlinuz, &mut **initrd),
+            files => BootDigest::of_named(files),
+        }
+    }
+
+    /// Their sizes.
+    pub fn sizes_bytes(&mut self) -> io::Result<Vec<u64>> {
+        self.files.iter_mut().map(|(_, file)| file.seek(SeekFrom::End(0))).collect()
+    }
 }
 
 /// Boot files that are on the partition, complete and verified.
@@ -27,14 +61,14 @@ pub struct StoredBootFiles {
     pub digest: BootDigest,
     /// Whether they were written now; `false` if they were there.
     pub new: bool,
-    /// Size of both.
+    /// Size of all.
     pub size_bytes: u64,
 }
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovedBootFiles {
-    /// The pairs that are gone.
+    /// Those that are gone.
     pub removed: Vec<BootDigest>,
     /// Size of their files.
     pub freed_bytes: u64,
@@ -44,8 +78,8 @@ pub struct RemovedBootFiles {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PutBootFilesError {
-    /// The kernel or the initial ramdisk cannot be read from where it comes.
-    #[error("cannot read the kernel or the initial ramdisk of the image")]
+    /// One cannot be read from where it comes.
+    #[error("cannot read the boot files of the image")]
     Source(#[source] io::Error),
     /// There are other contents under the right name, and entries use them.
     #[error("the boot files in {directory} on {place} are damaged, and {} may need them", join(entries))]
@@ -114,20 +148,15 @@ pub enum VerifyBootFilesError {
 }
 
 impl Esp {
-    /// Puts a kernel and its initial ramdisk on the partition, or finds that they are there.
+    /// Puts boot files on the partition, or finds that they are there.
     ///
     /// They get the name of their contents, under which nothing looks for them until there is an entry; so they are
     /// written under this name at once, synced, and verified from the medium. Files that are there are verified too;
     /// damaged ones are made anew if no entry needs them, and else left as they are. Space is checked before anything is
     /// written. On return the files survive a crash; after an error nothing new is left, unless the partition fails.
-    pub fn put_boot_files(&self, files: BootFiles<'_>) -> Result<StoredBootFiles, PutBootFilesError> {
-        let BootFiles { vmlinuz, initrd } = files;
-        let digest = BootDigest::of(vmlinuz, initrd).map_err(PutBootFilesError::Source)?;
-        // Both stand at their ends now.
-        let sizes_bytes = [
-            vmlinuz.stream_position().map_err(PutBootFilesError::Source)?,
-            initrd.stream_position().map_err(PutBootFilesError::Source)?,
-        ];
+    pub fn put_boot_files(&self, mut files: BootFiles<'_>) -> Result<StoredBootFiles, PutBootFilesError> {
+        let digest = files.digest().map_err(PutBootFilesError::Source)?;
+        let sizes_bytes = files.sizes_bytes().map_err(PutBootFilesError::Source)?;
         let stored = StoredBootFiles { digest, new: false, size_bytes: sizes_bytes.iter().sum() };
 
         match self.verify_boot_files(&digest) {
@@ -140,10 +169,10 @@ impl Esp {
             let (directory, place) = (digest.directory(), self.place().to_owned());
             return Err(PutBootFilesError::DamagedInUse { directory, place, entries });
         }
-        self.remove_pair(&digest.to_string())?;
+        self.remove_files(&digest.to_string())?;
         self.check_space(&sizes_bytes)?;
-        if let Err(err) = self.write_pair(&digest, vmlinuz, initrd) {
-            if let Err(again) = self.remove_pair(&digest.to_string()) {
+        if let Err(err) = self.write_files(&digest, files) {
+            if let Err(again) = self.remove_files(&digest.to_string()) {
                 tracing::warn!("{again}: {}, ignoring", again.source);
             }
             return Err(err);
@@ -151,16 +180,14 @@ impl Esp {
         Ok(StoredBootFiles { new: true, ..stored })
     }
 
-    fn write_pair(
-        &self,
-        digest: &BootDigest,
-        vmlinuz: &mut dyn Source,
-        initrd: &mut dyn Source,
-    ) -> Result<(), PutBootFilesError> {
+    fn write_files(&self, digest: &BootDigest, files: BootFiles<'_>) -> Result<(), PutBootFilesError> {
         let directory = digest.directory();
-        self.medium.make_dirs(&directory)?;
-        self.write_file(&format!("{directory}/{}", paths::VMLINUZ), vmlinuz)?;
-        self.write_file(&format!("{directory}/{}", paths::INITRD), initrd)?;
+        for (path, mut source) in files.files {
+            let path = format!("{directory}/{path}");
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            self.medium.make_dirs(parent)?;
+            self.write_file(&path, &mut *source)?;
+        }
         self.medium.barrier()?;
         match self.verify_boot_files(digest) {
             Ok(()) => Ok(()),
@@ -192,13 +219,55 @@ impl Esp {
                 None => Err(VerifyBootFilesError::Missing { path, place: place() }),
             }
         };
-        let (mut vmlinuz, mut initrd) = (open(paths::VMLINUZ)?, open(paths::INITRD)?);
-        let found = BootDigest::of(&mut vmlinuz, &mut initrd)
-            .map_err(|err| self.medium.error("read the boot files in", &directory, err))?;
+        let names = self.names_in(&directory)?;
+        let mut files = if names.iter().any(|name| is_uki(name)) {
+            let contents = names.into_iter().map(|name| Ok((name.clone(), Box::new(open(&name)?) as Box<dyn Source>)));
+            BootFiles { files: contents.collect::<Result<_, VerifyBootFilesError>>()?, named: true }
+        } else {
+            BootFiles::kernel(open(paths::VMLINUZ)?, open(paths::INITRD)?)
+        };
+        let found = files.digest().map_err(|err| self.medium.error("read the boot files in", &directory, err))?;
         if found == *digest {
             return Ok(());
         }
         Err(VerifyBootFilesError::Damaged { directory, place: place(), found })
+    }
+
+    /// Sizes of the boot files with this name, as far as they are there.
+    pub fn boot_file_sizes_bytes(&self, digest: &BootDigest) -> Result<Vec<u64>, AccessError> {
+        let directory = digest.directory();
+        let mut sizes_bytes = Vec::new();
+        for name in self.names_in(&directory)? {
+            sizes_bytes.extend(self.size_bytes(&format!("{directory}/{name}"))?);
+        }
+        Ok(sizes_bytes)
+    }
+
+    /// Paths of the boot files in a directory: kernel, ramdisk, UKI, and addons of the latter, in byte order. What else is
+    /// there, others put there.
+    fn names_in(&self, directory: &str) -> Result<Vec<String>, AccessError> {
+        let mut names = Vec::new();
+        for item in self.medium.list(directory)? {
+            let name = item.name;
+            let is_ours = |known: &str| name.eq_ignore_ascii_case(known);
+            if item.is_dir && name.to_ascii_lowercase().ends_with(paths::OWN_ADDONS) {
+                for addon in self.medium.list(&format!("{directory}/{name}"))? {
+                    if !addon.is_dir && addon.name.to_ascii_lowercase().ends_with(paths::ADDON_SUFFIX) {
+                        names.push(format!("{name}/{}", addon.name));
+                    }
+                }
+            } else if !item.is_dir && (is_uki(&name) || is_ours(paths::VMLINUZ) || is_ours(paths::INITRD)) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn size_bytes(&self, path: &str) -> Result<Option<u64>, AccessError> {
+        let Some(file) = self.medium.open_uncached(path)? else { return Ok(None) };
+        let metadata = file.metadata().map_err(|err| self.medium.error("examine", path, err))?;
+        Ok(Some(metadata.len()))
     }
 
     /// Removes the boot files that no entry on the partition names and that are not in `keep`, whole or not.
@@ -218,7 +287,7 @@ impl Esp {
             if !item.is_dir || keep.contains(&digest) || !users(&listing, &digest).is_empty() {
                 continue;
             }
-            if let Some(freed_bytes) = self.remove_pair(&item.name)? {
+            if let Some(freed_bytes) = self.remove_files(&item.name)? {
                 result.freed_bytes += freed_bytes;
                 result.removed.push(digest);
             }
@@ -229,29 +298,41 @@ impl Esp {
         Ok(result)
     }
 
-    /// Removes a directory of boot files with its two files. `None` if it stays, because others put files into it.
-    fn remove_pair(&self, name: &str) -> Result<Option<u64>, AccessError> {
+    /// Removes a directory of boot files with the files. `None` if it stays, because others put files into it.
+    fn remove_files(&self, name: &str) -> Result<Option<u64>, AccessError> {
         let directory = format!("{}/{name}", paths::BOOT_FILES);
         let mut freed_bytes = 0;
-        for file in [paths::VMLINUZ, paths::INITRD] {
-            let path = format!("{directory}/{file}");
-            if let Some(file) = self.medium.open_uncached(&path)? {
-                freed_bytes += file.metadata().map_err(|err| self.medium.error("examine", &path, err))?.len();
-            }
+        let mut directories = vec![directory.clone()];
+        for name in self.names_in(&directory)? {
+            let path = format!("{directory}/{name}");
+            freed_bytes += self.size_bytes(&path)?.unwrap_or(0);
             self.medium.remove_file(&path)?;
         }
-        match self.medium.remove_dir(&directory) {
-            Ok(_) => Ok(Some(freed_bytes)),
-            Err(err) if err.source.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                tracing::warn!("{err}: {}, ignoring", err.source);
-                Ok(None)
+        for item in self.medium.list(&directory)? {
+            if item.is_dir && item.name.to_ascii_lowercase().ends_with(paths::OWN_ADDONS) {
+                directories.push(format!("{directory}/{}", item.name));
             }
-            Err(err) => Err(err),
         }
+        for directory in directories.iter().rev() {
+            match self.medium.remove_dir(directory) {
+                Ok(_) => {}
+                Err(err) if err.source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    tracing::warn!("{err}: {}, ignoring", err.source);
+                    return Ok(None);
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(Some(freed_bytes))
     }
 }
 
-/// The entries that name files of the pair, and those that cannot be read and so may.
+/// Whether a file in a directory of boot files is a UKI.
+fn is_uki(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(paths::UKI_SUFFIX) && !name.contains('/')
+}
+
+/// The entries that name boot files in the directory, and those that cannot be read and so may.
 fn users(listing: &Listing, digest: &BootDigest) -> Vec<EntryName> {
     let directory = fold(&digest.directory());
     let uses = |path: &str| fold(path).starts_with(&directory);

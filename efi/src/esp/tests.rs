@@ -33,9 +33,8 @@ fn image(fill: char) -> Digest {
 }
 
 fn put(esp: &Esp, version: &str) -> Result<StoredBootFiles, PutBootFilesError> {
-    let (mut vmlinuz, mut initrd) =
-        (Cursor::new(format!("kernel of {version}")), Cursor::new(format!("initrd of {version}")));
-    esp.put_boot_files(BootFiles { vmlinuz: &mut vmlinuz, initrd: &mut initrd })
+    let (vmlinuz, initrd) = (Cursor::new(format!("kernel of {version}")), Cursor::new(format!("initrd of {version}")));
+    esp.put_boot_files(BootFiles::kernel(vmlinuz, initrd))
 }
 
 fn entry_for(image: &Digest, sequence: u64, files: &BootDigest) -> Entry {
@@ -80,7 +79,7 @@ impl Machine {
             .collect();
         for entry in &shown {
             assert_eq!(esp.missing_files(&entry.entry), Vec::<&str>::new(), "{:?}", entry.name);
-            let directory = entry.entry.linux.as_deref().unwrap().split('/').nth_back(1).unwrap();
+            let directory = entry.entry.program().unwrap().path().split('/').nth_back(1).unwrap();
             esp.verify_boot_files(&directory.parse().unwrap()).unwrap();
         }
         order::first_choice(shown).expect("no entry to boot").name.clone()
@@ -140,6 +139,94 @@ fn upgrade_boots_the_old_or_the_new_after_every_cut() {
             assert_eq!(machine.esp().clean_temporary().unwrap().removed, Vec::<String>::new());
         },
     );
+}
+
+/// A UKI and an addon for it.
+fn put_uki(esp: &Esp, image: &Digest, version: &str) -> Result<StoredBootFiles, PutBootFilesError> {
+    let addon: Box<dyn crate::boot_digest::Source> = Box::new(Cursor::new(format!("addon of {version}")));
+    let uki = Cursor::new(format!("UKI of {version}"));
+    esp.put_boot_files(BootFiles::uki(image, uki, vec![("local.addon.efi".to_owned(), addon)]))
+}
+
+fn sealed_entry_for(image: &Digest, sequence: u64, files: &BootDigest) -> Entry {
+    Entry {
+        linux: None,
+        initrd: Vec::new(),
+        options: Vec::new(),
+        uki: Some(files.uki(image)),
+        ..entry_for(image, sequence, files)
+    }
+}
+
+/// An upgrade to a UKI, and from there to a kernel again, whose entry replaces that of the UKI.
+fn upgrade_to_a_uki_and_back(esp: &Esp) {
+    let sealed = EntryName::ours(&image('b'), 2, Some(NEW_TRIES));
+    let plain = EntryName::ours(&image('c'), 3, Some(NEW_TRIES));
+    let run = || -> Result<(), Box<dyn std::error::Error>> {
+        esp.clean_temporary()?;
+        let has = |name: &EntryName| -> Result<bool, AccessError> {
+            Ok(esp.entries()?.entries.iter().any(|entry| entry.name == *name && esp.is_complete(&entry.entry)))
+        };
+        if !has(&plain)? {
+            let stored = put_uki(esp, &image('b'), "2")?;
+            if !has(&sealed)? {
+                esp.write_entry(&sealed, &sealed_entry_for(&image('b'), 2, &stored.digest))?;
+            }
+            let stored = put(esp, "3")?;
+            esp.write_entry(&plain, &entry_for(&image('c'), 3, &stored.digest))?;
+        }
+        esp.remove_entry(&sealed)?;
+        esp.remove_unreferenced_boot_files(&BTreeSet::new())?;
+        Ok(())
+    };
+    if let Err(err) = run() {
+        tracing::debug!("{err}");
+    }
+}
+
+#[test]
+fn changes_between_kernel_and_uki_boot_the_old_or_the_new_after_every_cut() {
+    let sealed = EntryName::ours(&image('b'), 2, Some(NEW_TRIES));
+    let plain = EntryName::ours(&image('c'), 3, Some(NEW_TRIES));
+    with_cuts(
+        upgrade_to_a_uki_and_back,
+        |machine| {
+            let boots = machine.boots();
+            assert!([&machine.old, &sealed, &plain].contains(&&boots), "{boots}");
+        },
+        |machine| {
+            assert_eq!(machine.boots(), plain);
+            assert_eq!(
+                fs::read_dir(machine.path("EFI/osupdate")).unwrap().count(),
+                2,
+                "the UKI is gone, with all of it"
+            );
+        },
+    );
+}
+
+#[test]
+fn uki_is_found_damaged_if_any_file_of_it_changed() {
+    let machine = Machine::installed();
+    let esp = machine.esp();
+    let digest = put_uki(&esp, &image('b'), "2").unwrap().digest;
+    assert!(!put_uki(&esp, &image('b'), "2").unwrap().new);
+    assert_ne!(put_uki(&esp, &image('c'), "2").unwrap().digest, digest, "its name counts");
+    let addon = machine.path(&format!("{}.extra.d/local.addon.efi", digest.uki(&image('b'))));
+    assert_eq!(esp.boot_file_sizes_bytes(&digest).unwrap(), ["UKI of 2".len() as u64, "addon of 2".len() as u64]);
+    for contents in [None, Some("other")] {
+        match contents {
+            None => fs::remove_file(&addon).unwrap(),
+            Some(contents) => fs::write(&addon, contents).unwrap(),
+        }
+        assert!(matches!(esp.verify_boot_files(&digest), Err(VerifyBootFilesError::Damaged { .. })), "{contents:?}");
+        assert!(put_uki(&esp, &image('b'), "2").unwrap().new, "no entry needs it: it is made anew");
+    }
+    fs::write(addon.with_file_name("second.addon.efi"), "the stub would load it").unwrap();
+    assert!(matches!(esp.verify_boot_files(&digest), Err(VerifyBootFilesError::Damaged { .. })));
+    fs::write(addon.with_file_name("machine.cred"), "of the user").unwrap();
+    esp.remove_unreferenced_boot_files(&BTreeSet::new()).unwrap();
+    assert!(!addon.exists() && addon.with_file_name("machine.cred").exists(), "what others put there stays");
 }
 
 #[test]
@@ -377,8 +464,8 @@ fn a_source_that_fails_leaves_nothing() {
         }
     }
     let machine = Machine::installed();
-    let (mut vmlinuz, mut initrd) = (Cursor::new("kernel"), Failing(Cursor::new("initrd"), 0));
-    let err = machine.esp().put_boot_files(BootFiles { vmlinuz: &mut vmlinuz, initrd: &mut initrd }).unwrap_err();
+    let files = BootFiles::kernel(Cursor::new("kernel"), Failing(Cursor::new("initrd"), 0));
+    let err = machine.esp().put_boot_files(files).unwrap_err();
     let PutBootFilesError::Source(source) = err else { panic!("{err}") };
     assert_eq!(source.to_string(), "object is corrupt");
     assert_eq!(fs::read_dir(machine.path("EFI/osupdate")).unwrap().count(), 1);

@@ -1,5 +1,6 @@
 //! `osupdate install`: puts an image onto an empty disk.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum, ValueHint};
@@ -100,6 +101,10 @@ struct Report {
     manifest_digest: String,
     image_version: Option<String>,
     signatures: Vec<SignatureRow>,
+    /// Path of the UKI in the image.
+    uki: Option<String>,
+    /// Sets of keys that the loader can enrol.
+    secure_boot_keys: Vec<String>,
 }
 
 impl Args {
@@ -155,7 +160,7 @@ impl ToDisk {
                 };
             }
         };
-        let image = installed.record.image;
+        let osupdate_deploy::record::Deployment { image, boot, .. } = installed.record;
         let report = Report {
             disk: options.disk,
             deployment: installed.id.to_string(),
@@ -163,6 +168,8 @@ impl ToDisk {
             manifest_digest: image.manifest_digest,
             image_version: image.version,
             signatures: image.signatures.iter().map(SignatureRow::new).collect(),
+            uki: boot.uki.map(|uki| format!("/{}", uki.path)),
+            secure_boot_keys: installed.secure_boot_keys,
         };
         context.output.write(&report, |out| {
             let version = report.image_version.as_deref().unwrap_or("without a version");
@@ -173,9 +180,34 @@ impl ToDisk {
                 report.reference,
                 report.disk.display()
             )?;
+            if let Some(uki) = &report.uki {
+                writeln!(
+                    out,
+                    "It boots with {uki} of the image, into which its digest and kernel arguments are sealed."
+                )?;
+            }
+            tell_keys(out, &report.secure_boot_keys)?;
             writeln!(out, "Boot the machine from this disk to use it.")
         })?;
         Ok(Outcome::Done)
+    }
+}
+
+/// Tells what becomes of the Secure Boot keys of the image.
+fn tell_keys(out: &mut dyn Write, sets: &[String]) -> io::Result<()> {
+    if sets.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "Secure Boot keys of the image are on the ESP ({}). While the firmware is in setup mode:",
+        sets.join(", ")
+    )?;
+    if sets.iter().any(|set| set == "auto") {
+        writeln!(out, "  a virtual machine enrols the set auto at its first boot, and restarts;")?;
+        writeln!(out, "  on any other machine, choose \"Enroll Secure Boot keys\" in the boot menu.")
+    } else {
+        writeln!(out, "  choose \"Enroll Secure Boot keys\" in the boot menu.")
     }
 }
 
@@ -205,10 +237,24 @@ mod tests {
             manifest_digest: "sha256:0".to_owned(),
             image_version: None,
             signatures: Vec::new(),
+            uki: Some("/boot/EFI/Linux/os.efi".to_owned()),
+            secure_boot_keys: vec!["auto".to_owned()],
         };
         assert_eq!(
             serde_json::to_string(&report).unwrap(),
-            r#"{"disk":"/dev/vda","deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null,"signatures":[]}"#
+            r#"{"disk":"/dev/vda","deployment":"a","reference":"oci:/x","manifest_digest":"sha256:0","image_version":null,"signatures":[],"uki":"/boot/EFI/Linux/os.efi","secure_boot_keys":["auto"]}"#
         );
+    }
+
+    #[test]
+    fn fate_of_secure_boot_keys_is_told() {
+        let told = |sets: &[&str]| {
+            let mut out = Vec::new();
+            tell_keys(&mut out, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>()).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(told(&[]), "");
+        assert!(told(&["auto"]).contains("a virtual machine enrols the set auto"), "{}", told(&["auto"]));
+        assert!(!told(&["vendor"]).contains("virtual machine"), "{}", told(&["vendor"]));
     }
 }

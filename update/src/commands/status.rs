@@ -6,6 +6,7 @@ use osupdate_deploy::boot::preferred_by_loader;
 use osupdate_deploy::booted::Booted;
 use osupdate_deploy::freshness;
 use osupdate_deploy::model::{Damaged, Deployment, Model, Role};
+use osupdate_deploy::record::Uki;
 use osupdate_deploy::survey::Foreign;
 use osupdate_deploy::timestamp;
 use serde::Serialize;
@@ -66,6 +67,7 @@ pub(super) struct Row {
     kernel: String,
     arguments: Vec<String>,
     image_arguments: Vec<String>,
+    uki: Option<UkiRow>,
     boot_entry: Option<String>,
     tries_left: Option<u32>,
 }
@@ -79,6 +81,24 @@ pub(super) struct ImageRow {
     title: Option<String>,
     expires: Option<String>,
     pub(super) signatures: Vec<SignatureRow>,
+}
+
+/// The UKI that a deployment boots with.
+#[derive(Debug, Serialize)]
+struct UkiRow {
+    path: String,
+    addons: Vec<String>,
+    local_arguments: Vec<String>,
+}
+
+impl UkiRow {
+    fn new(uki: &Uki) -> Self {
+        Self {
+            path: format!("/{}", uki.path),
+            addons: uki.addons.iter().map(|addon| addon.name.clone()).collect(),
+            local_arguments: uki.local.as_ref().map(|local| local.arguments.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -118,6 +138,7 @@ impl Row {
             kernel: record.boot.kernel.clone(),
             arguments: record.boot.arguments.clone(),
             image_arguments: record.boot.image_arguments.clone(),
+            uki: record.boot.uki.as_ref().map(UkiRow::new),
             boot_entry: entry.map(|entry| entry.file_name.clone()),
             tries_left: entry.and_then(|entry| entry.tries_left),
         }
@@ -140,6 +161,15 @@ impl Row {
             Some(true) => writeln!(out, "  verified    yes")?,
             Some(false) => writeln!(out, "  verified    NO: the kernel does not check this root file system")?,
             None => {}
+        }
+        if let Some(UkiRow { path, addons, local_arguments }) = &self.uki {
+            writeln!(out, "  boots       {path} of the image, a UKI with sealed kernel arguments")?;
+            for addon in addons {
+                writeln!(out, "  addon       {addon}")?;
+            }
+            if !local_arguments.is_empty() {
+                writeln!(out, "  arguments   {}, in an addon of this machine", local_arguments.join(" "))?;
+            }
         }
         signed::human(out, &self.image.signatures, self.requirement.as_ref())?;
         if let Some(expires) = &self.image.expires {

@@ -164,6 +164,7 @@ fn state(staging: Staging) -> &'static str {
         Staging::Staged => "staged",
         Staging::Failed => "failed",
         Staging::Again => "present",
+        Staging::Resealed => "resealed",
         Staging::New => "new",
     }
 }
@@ -174,7 +175,7 @@ pub(super) fn report(context: &Context, staged: &Staged, frozen: Option<&Expired
     let image = &record.image;
     let report = StagedReport {
         state: state(*staging),
-        reboot_needed: matches!(staging, Staging::New | Staging::Again | Staging::Staged),
+        reboot_needed: matches!(staging, Staging::New | Staging::Again | Staging::Resealed | Staging::Staged),
         deployment: id.to_string(),
         reference: image.reference.clone(),
         manifest_digest: image.manifest_digest.clone(),
@@ -199,6 +200,11 @@ pub(super) fn report(context: &Context, staged: &Staged, frozen: Option<&Expired
                 "Not staged: {name} failed to boot on this machine before, and there is no newer image.\n\
                  To try it again: osupdate switch {}",
                 image.reference
+            ),
+            Staging::Resealed => writeln!(
+                out,
+                "Staged: {name} has another UKI now, {}; its files are the same.\nReboot to use it.",
+                signed_by(&report.signatures)
             ),
             Staging::Again | Staging::New => {
                 writeln!(out, "Staged: {name}, {}.\nReboot to use it.", signed_by(&report.signatures))

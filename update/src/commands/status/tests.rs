@@ -34,7 +34,10 @@ fn signed(digit: char) -> &'static str {
         }
         'c' => {
             "[[image.signatures]]\nkind = \"sigstore\"\nkey = \"sha256:00ff\"\nverified = \"2026-11-23T10:00:00Z\"\n\
-             [origin.requirement]\nsignature = \"required\"\nsince = \"2026-11-20T10:00:00Z\"\n"
+             [origin.requirement]\nsignature = \"required\"\nsince = \"2026-11-20T10:00:00Z\"\n\
+             [boot.uki]\npath = \"boot/EFI/Linux/os.efi\"\nobject = \"00ff\"\n\
+             [[boot.uki.addons]]\nname = \"a.addon.efi\"\nobject = \"00fe\"\n\
+             [boot.uki.local]\nfile = \"x\"\narguments = [\"console=ttyS0\"]\n"
         }
         'd' => "[origin.requirement]\nsignature = \"waived\"\nsince = \"2026-11-20T10:00:00Z\"\n",
         _ => "",
@@ -88,6 +91,9 @@ Staged: docker://registry.example.com/os:latest
   version     4 (Example OS 4)
   digest      sha256:HEX
   deployment  cccccccccccc
+  boots       /boot/EFI/Linux/os.efi of the image, a UKI with sealed kernel arguments
+  addon       a.addon.efi
+  arguments   console=ttyS0, in an addon of this machine
   signed      yes
               sigstore key sha256:00ff
               verified on 2026-11-23T10:00:00Z

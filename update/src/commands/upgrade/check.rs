@@ -114,7 +114,7 @@ impl Report {
         let cost = check.cost;
         let arguments = cost.arguments;
         Self {
-            update_available: matches!(check.staging, Staging::New | Staging::Again),
+            update_available: matches!(check.staging, Staging::New | Staging::Again | Staging::Resealed),
             state: super::state(check.staging),
             reference: source.reference.clone(),
             manifest_digest: check.manifest_digest.to_string(),

@@ -1,0 +1,252 @@
+//! [`SealedUki`]: the unified kernel image of an OS image, and the digest that is sealed into it.
+//!
+//! What an image boots with is decided here. One UKI with a composefs argument is it, whatever kernels are beside it. Without
+//! one it is the kernel with its initramfs; a UKI in `/usr/lib/modules`, where distributions put theirs, does not matter then.
+//! Everything else is refused: several, and one in `/boot/EFI/Linux` that names no image.
+
+mod mismatch;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+
+use osupdate_core::boot::{UkiFile, find_kernel, find_ukis};
+use osupdate_core::kernel_args::{ComposefsArg, KernelArgError, composefs_args, split};
+use osupdate_core::repository::{ObjectError, Repository};
+use osupdate_core::tree::{Content, Tree};
+use osupdate_core::{Algorithm, Digest};
+use osupdate_efi::uki::{UkiError as PeError, command_lines};
+use osupdate_record::{Addon, Uki as Record};
+use thiserror::Error;
+
+pub use mismatch::{Difference, Mismatch};
+
+/// Why it is not clear which UKI an image boots with, or why it cannot be deployed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum UkiError {
+    /// It cannot be opened in the repository.
+    #[error("cannot open /{path} of the image")]
+    Open {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ObjectError,
+    },
+    /// It is not a PE file, or a damaged one.
+    #[error("/{path} of the image is no UKI that firmware can start")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: PeError,
+    },
+    /// A composefs argument is malformed.
+    #[error("the command line in /{path} of the image has a malformed composefs argument")]
+    Argument {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: KernelArgError,
+    },
+    /// It names no image.
+    #[error("the UKI /{path} of the image names no image: a composefs.digest= argument must be in its command line")]
+    Unsealed {
+        /// The file.
+        path: String,
+    },
+    /// One of its profiles names no image.
+    #[error(
+        "profile {profile} of the UKI /{path} names no image: every command line in it needs the composefs.digest= argument"
+    )]
+    UnsealedProfile {
+        /// The file.
+        path: String,
+        /// Number of the profile.
+        profile: usize,
+    },
+    /// It names several images.
+    #[error("the UKI /{path} of the image names several images: {}", join(digests))]
+    SeveralImages {
+        /// The file.
+        path: String,
+        /// The digests.
+        digests: Vec<Digest>,
+    },
+    /// The digest is of another algorithm than the repository's.
+    #[error("the digest in the UKI /{path} is of {found}, this repository is for {expected}")]
+    Algorithm {
+        /// The file.
+        path: String,
+        /// In the UKI.
+        found: Algorithm,
+        /// Of the repository.
+        expected: Algorithm,
+    },
+    /// There are several.
+    #[error("the image has several UKIs with a digest ({}), so it is not clear which one to boot; leave one", paths.join(", "))]
+    Several {
+        /// The files.
+        paths: Vec<String>,
+    },
+    /// An addon has a composefs argument.
+    #[error("the addon /{path} of the image has a composefs argument, which only the UKI may have")]
+    AddonNamesImage {
+        /// The file.
+        path: String,
+    },
+}
+
+fn join(digests: &[Digest]) -> String {
+    digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A UKI that names one image, the same in all its profiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedUki {
+    /// Where it and its addons are in the image.
+    pub file: UkiFile,
+    /// The image that it names.
+    pub image: Digest,
+    /// It accepts a repository without fs-verity.
+    pub optional: bool,
+    /// Its kernel arguments without composefs arguments: those of the first profile.
+    pub arguments: Vec<String>,
+}
+
+/// Finds the UKI that an image boots with; `None`: it boots with a kernel and an initramfs. `tree` is that of the image as
+/// it was pulled: the boot form has nothing in `/boot`.
+pub fn find(repository: &Repository, tree: &Tree) -> Result<Option<SealedUki>, UkiError> {
+    let mut sealed = Vec::new();
+    let mut unsealed = Vec::new();
+    for file in find_ukis(tree) {
+        let lines = lines(repository, &file.path, &file.content)?;
+        let names_image = lines.iter().any(|line| names_image(line));
+        if names_image { sealed.push((file, lines)) } else { unsealed.push(file) }
+    }
+    let Some((file, lines)) = sealed.pop() else {
+        // With a kernel beside it, a UKI of the distribution is left alone.
+        let has_kernel = find_kernel(tree).is_ok();
+        let wanted = unsealed.into_iter().find(|file| !file.is_in_boot_form() || !has_kernel);
+        return wanted.map_or(Ok(None), |file| Err(UkiError::Unsealed { path: file.path }));
+    };
+    if !sealed.is_empty() {
+        let others = sealed.into_iter().map(|(file, _)| file.path);
+        return Err(UkiError::Several { paths: others.chain([file.path]).map(|path| format!("/{path}")).collect() });
+    }
+    for (name, content) in &file.addons {
+        let path = format!("{}.extra.d/{name}", file.path);
+        if self::lines(repository, &path, content)?.iter().any(|line| names_image(line)) {
+            return Err(UkiError::AddonNamesImage { path });
+        }
+    }
+    SealedUki::of(file, &lines, repository.algorithm()).map(Some)
+}
+
+/// The command lines of a UKI or addon.
+fn lines(repository: &Repository, path: &str, content: &Content) -> Result<Vec<String>, UkiError> {
+    let Content::External { digest: Some(digest), .. } = content else {
+        // So few bytes are in the image itself, and no PE file.
+        return Err(UkiError::Damaged { path: path.to_owned(), source: PeError::NotPe });
+    };
+    let object = repository.open_object(digest).map_err(|source| UkiError::Open { path: path.to_owned(), source })?;
+    command_lines(File::from(object)).map_err(|source| UkiError::Damaged { path: path.to_owned(), source })
+}
+
+fn names_image(line: &str) -> bool {
+    crate::kargs::is_composefs(line)
+}
+
+impl SealedUki {
+    fn of(file: UkiFile, lines: &[String], algorithm: Algorithm) -> Result<Self, UkiError> {
+        let path = || file.path.clone();
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        let mut named: Vec<ComposefsArg> = Vec::new();
+        for (profile, line) in lines.iter().enumerate() {
+            let args = composefs_args(line).map_err(|source| UkiError::Argument { path: path(), source })?;
+            if args.is_empty() {
+                return Err(UkiError::UnsealedProfile { path: path(), profile });
+            }
+            named.extend(args.into_iter().filter(|arg| found.insert(arg.to_string())));
+        }
+        let Some(first) = named.first() else { return Err(UkiError::Unsealed { path: path() }) };
+        let image = first.digest;
+        if named.iter().any(|arg| arg.digest != image) {
+            let mut digests: Vec<Digest> = named.iter().map(|arg| arg.digest).collect();
+            digests.dedup();
+            return Err(UkiError::SeveralImages { path: path(), digests });
+        }
+        if image.algorithm() != algorithm {
+            return Err(UkiError::Algorithm { path: path(), found: image.algorithm(), expected: algorithm });
+        }
+        let arguments = lines.first().map(|line| other_arguments(line)).unwrap_or_default();
+        Ok(Self { image, optional: named.iter().any(|arg| arg.optional), arguments, file })
+    }
+
+    /// What a record says of it.
+    pub(crate) fn record(&self) -> Option<Record> {
+        let object = |content: &Content| match content {
+            Content::External { digest: Some(digest), .. } => Some(digest.to_string()),
+            _ => None,
+        };
+        let addon = |(name, content): &(String, Content)| Some(Addon { name: name.clone(), object: object(content)? });
+        Some(Record {
+            path: self.file.path.clone(),
+            object: object(&self.file.content)?,
+            addons: self.file.addons.iter().map(addon).collect::<Option<_>>()?,
+            ..Record::default()
+        })
+    }
+}
+
+/// All arguments of a command line but those that name an image.
+fn other_arguments(line: &str) -> Vec<String> {
+    split(line).filter(|argument| !names_image(argument)).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(digit: char) -> String {
+        digit.to_string().repeat(128)
+    }
+
+    fn of(lines: &[String]) -> Result<SealedUki, UkiError> {
+        let file = UkiFile {
+            path: "boot/EFI/Linux/os.efi".to_owned(),
+            content: Content::Inline([].into()),
+            addons: Vec::new(),
+        };
+        SealedUki::of(file, lines, Algorithm::Sha512)
+    }
+
+    #[test]
+    fn digest_is_read_in_every_form() {
+        let hex = digest('a');
+        for (argument, optional) in [
+            (format!("composefs.digest=v1-sha512-12:{hex}"), false),
+            (format!("composefs.digest=?v1-sha512-12:{hex}"), true),
+            (format!("composefs={hex}"), false),
+            (format!("composefs=?{hex}"), true),
+        ] {
+            let sealed = of(&[format!("quiet {argument} rw")]).unwrap();
+            assert_eq!((sealed.image.to_string(), sealed.optional), (hex.clone(), optional), "{argument}");
+            assert_eq!(sealed.arguments, ["quiet", "rw"]);
+        }
+    }
+
+    #[test]
+    fn all_profiles_must_name_the_same_image() {
+        let line = |digit| format!("composefs={}", digest(digit));
+        assert!(of(&[line('a'), line('a') + " debug"]).is_ok());
+        assert!(matches!(of(&[line('a'), "rescue".into()]), Err(UkiError::UnsealedProfile { profile: 1, .. })));
+        assert!(matches!(of(&[line('a'), line('b')]), Err(UkiError::SeveralImages { .. })));
+        assert!(matches!(of(&[line('a') + " " + &line('b')]), Err(UkiError::SeveralImages { .. })));
+        assert!(matches!(of(&["composefs=x".into()]), Err(UkiError::Argument { .. })));
+        let short = "a".repeat(64);
+        assert!(matches!(of(&[format!("composefs={short}")]), Err(UkiError::Algorithm { .. })));
+    }
+}
