@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod authenticode;
 mod boot_digest;
 pub mod entry;
 pub mod esp;

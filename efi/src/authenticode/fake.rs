@@ -1,0 +1,146 @@
+//! Keys and certificates for tests.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use der::asn1::{BitStringRef, ObjectIdentifier, OctetStringRef, UtcTime, Utf8StringRef};
+use der::{DateTime, Encode as _, Tag};
+
+use super::asn1::{CONTEXT_0, CONTEXT_3, algorithm, element};
+use super::certificate::{Certificate, Certificates};
+use super::sign::{Signer, SigningKey};
+
+/// A new key with its certificate, with which others can be issued. The certificate expired long ago, which firmware ignores.
+#[derive(Clone)]
+#[allow(missing_debug_implementations, reason = "keys have nothing to show")]
+pub struct Authority {
+    key: Arc<KeyPair>,
+    name: String,
+    certificate: Certificate,
+    issuers: Vec<Certificate>,
+}
+
+/// What a certificate says that it may be used for.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Whether it may issue others.
+    pub authority: bool,
+    /// How many others may be between it and a signer's.
+    pub path_length: Option<u8>,
+    /// An extended key usage.
+    pub extended: Option<&'static str>,
+}
+
+struct Key(Arc<KeyPair>);
+
+impl SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(sign(&self.0, message))
+    }
+}
+
+fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).expect("a signature");
+    signature
+}
+
+impl Authority {
+    /// Makes a key and a certificate that it has issued itself.
+    pub fn new(name: &str) -> Self {
+        let key = Arc::new(KeyPair::generate(KeySize::Rsa2048).expect("a key"));
+        let usage = Usage { authority: true, ..Usage::default() };
+        let certificate = certificate(&key, name, &key, name, &usage);
+        Self { key, name: name.to_owned(), certificate, issuers: Vec::new() }
+    }
+
+    /// Makes a key and issues a certificate for it.
+    pub fn issue(&self, name: &str, usage: &Usage) -> Self {
+        let key = Arc::new(KeyPair::generate(KeySize::Rsa2048).expect("a key"));
+        let certificate = certificate(&self.key, &self.name, &key, name, usage);
+        let issuers = std::iter::once(&self.certificate).chain(&self.issuers).cloned().collect();
+        Self { key, name: name.to_owned(), certificate, issuers }
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Its certificate alone, to be trusted.
+    pub fn certificates(&self) -> Certificates {
+        std::iter::once(self.certificate.clone()).collect()
+    }
+
+    /// Signs programs with its key; only its own certificate goes along.
+    pub fn signer(&self) -> Signer {
+        Signer::new(Box::new(Key(self.key.clone())), self.certificates()).expect("a signer")
+    }
+
+    /// Signs programs with its key; the certificates of those that issued it go along, except for the first.
+    pub fn signer_with_issuers(&self) -> Signer {
+        let issuers = self.issuers.iter().take(self.issuers.len().saturating_sub(1));
+        let certificates = std::iter::once(&self.certificate).chain(issuers).cloned().collect();
+        Signer::new(Box::new(Key(self.key.clone())), certificates).expect("a signer")
+    }
+}
+
+/// A certificate for `key` by `issuer_key`.
+fn certificate(issuer_key: &KeyPair, issuer: &str, key: &KeyPair, subject: &str, usage: &Usage) -> Certificate {
+    let build = || -> der::Result<Vec<u8>> {
+        let signature_algorithm = algorithm(ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"))?;
+        let date = |year| UtcTime::from_date_time(DateTime::new(year, 1, 1, 0, 0, 0)?)?.to_der();
+        let key_info = element(
+            Tag::Sequence,
+            &[
+                &algorithm(ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"))?,
+                &BitStringRef::from_bytes(key.public_key().as_ref())?.to_der()?,
+            ],
+        )?;
+        let mut basic = Vec::new();
+        if usage.authority {
+            basic.extend(true.to_der()?);
+        }
+        if let Some(length) = usage.path_length {
+            basic.extend(length.to_der()?);
+        }
+        let mut extensions = extension("2.5.29.19", &element(Tag::Sequence, &[&basic])?)?;
+        if let Some(usage) = usage.extended {
+            let usage = ObjectIdentifier::new_unwrap(usage).to_der()?;
+            extensions.extend(extension("2.5.29.37", &element(Tag::Sequence, &[&usage])?)?);
+        }
+        // The beginning of the key is as good a serial number as any.
+        let serial = element(Tag::Integer, &[&[1], &key.public_key().as_ref()[20..28]])?;
+        let tbs = element(
+            Tag::Sequence,
+            &[
+                &element(CONTEXT_0, &[&2_u8.to_der()?])?,
+                &serial,
+                &signature_algorithm,
+                &name(issuer)?,
+                &element(Tag::Sequence, &[&date(2001)?, &date(2002)?])?,
+                &name(subject)?,
+                &key_info,
+                &element(CONTEXT_3, &[&element(Tag::Sequence, &[&extensions])?])?,
+            ],
+        )?;
+        let signature = sign(issuer_key, &tbs);
+        let signature = BitStringRef::from_bytes(&signature)?.to_der()?;
+        element(Tag::Sequence, &[&tbs, &signature_algorithm, &signature])
+    };
+    Certificate::from_der(&build().expect("a certificate")).expect("a correct certificate")
+}
+
+fn extension(oid: &str, value: &[u8]) -> der::Result<Vec<u8>> {
+    let value = OctetStringRef::new(value)?.to_der()?;
+    element(Tag::Sequence, &[&ObjectIdentifier::new_unwrap(oid).to_der()?, &value])
+}
+
+/// A name with a common name only.
+fn name(common: &str) -> der::Result<Vec<u8>> {
+    let oid = ObjectIdentifier::new_unwrap("2.5.4.3").to_der()?;
+    let part = element(Tag::Sequence, &[&oid, &Utf8StringRef::new(common)?.to_der()?])?;
+    element(Tag::Sequence, &[&element(Tag::Set, &[&part])?])
+}
