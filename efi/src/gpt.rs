@@ -29,7 +29,7 @@ const TABLE_LIMIT_BYTES: u64 = 1 << 20;
 pub struct Guid([u8; 16]);
 
 impl Guid {
-    const fn new(a: u32, b: u16, c: u16, rest: u64) -> Self {
+    pub(crate) const fn new(a: u32, b: u16, c: u16, rest: u64) -> Self {
         let (a, b, c, rest) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes(), rest.to_be_bytes());
         Self([
             a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], rest[0], rest[1], rest[2], rest[3], rest[4], rest[5],

@@ -19,6 +19,7 @@ pub mod name;
 pub mod order;
 pub mod paths;
 pub mod pe;
+pub mod secure_boot;
 pub mod uki;
 pub mod variables;
 pub mod version;

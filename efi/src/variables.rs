@@ -1,7 +1,7 @@
 //! EFI variables with which loader and OS talk, read from efivarfs.
 //!
-//! A variable that is not there is `None`: other loaders set few of them, and a machine without EFI none.
-//! Source: the boot loader interface of systemd.
+//! A variable that is not there is `None`: other loaders set few of them, and a machine without EFI none. What firmware and
+//! shim say of Secure Boot is read in [`crate::secure_boot`]. Source: the boot loader interface of systemd.
 
 use std::fs;
 use std::io;
@@ -9,8 +9,11 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::gpt::Guid;
+use crate::secure_boot::SignatureListError;
+
 /// Vendor of the loader interface's variables.
-const LOADER_VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+const LOADER_VENDOR: Guid = Guid::new(0x4a67b082, 0x0a4c, 0x41cf, 0xb6c7_440b29bb8c4f);
 
 /// Attributes that efivarfs puts before the value.
 const ATTRIBUTES_LEN: usize = 4;
@@ -29,7 +32,7 @@ pub enum VariableError {
     #[error("cannot read the EFI variable {name}")]
     Read {
         /// The variable.
-        name: &'static str,
+        name: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -38,7 +41,16 @@ pub enum VariableError {
     #[error("the EFI variable {name} is malformed")]
     Malformed {
         /// The variable.
-        name: &'static str,
+        name: String,
+    },
+    /// It is no list of signatures.
+    #[error("the EFI variable {name} has no list of signatures that can be read")]
+    SignatureList {
+        /// The variable.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: SignatureListError,
     },
 }
 
@@ -88,8 +100,8 @@ impl EfiVariables {
     /// What the loader can do.
     pub fn loader_features(&self) -> Result<Option<LoaderFeatures>, VariableError> {
         const NAME: &str = "LoaderFeatures";
-        let Some(value) = self.value(NAME)? else { return Ok(None) };
-        let bytes = value.try_into().map_err(|_| VariableError::Malformed { name: NAME })?;
+        let Some(value) = self.value(NAME, &LOADER_VENDOR)? else { return Ok(None) };
+        let bytes = value.try_into().map_err(|_| VariableError::Malformed { name: NAME.to_owned() })?;
         Ok(Some(LoaderFeatures(u64::from_le_bytes(bytes))))
     }
 
@@ -123,19 +135,21 @@ impl EfiVariables {
         self.text("LoaderBootCountPath")
     }
 
-    fn value(&self, name: &'static str) -> Result<Option<Vec<u8>>, VariableError> {
-        match fs::read(self.dir.join(format!("{name}-{LOADER_VENDOR}"))) {
+    /// The value of a variable, without its attributes.
+    pub(crate) fn value(&self, name: &str, vendor: &Guid) -> Result<Option<Vec<u8>>, VariableError> {
+        let name = || name.to_owned();
+        match fs::read(self.dir.join(format!("{}-{vendor}", name()))) {
             Ok(bytes) if bytes.len() >= ATTRIBUTES_LEN => Ok(Some(bytes[ATTRIBUTES_LEN..].to_vec())),
-            Ok(_) => Err(VariableError::Malformed { name }),
+            Ok(_) => Err(VariableError::Malformed { name: name() }),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(VariableError::Read { name, source }),
+            Err(source) => Err(VariableError::Read { name: name(), source }),
         }
     }
 
     /// Strings, each with a NUL after it; the last NUL may be missing.
-    fn texts(&self, name: &'static str) -> Result<Option<Vec<String>>, VariableError> {
-        let malformed = || VariableError::Malformed { name };
-        let Some(value) = self.value(name)? else { return Ok(None) };
+    fn texts(&self, name: &str) -> Result<Option<Vec<String>>, VariableError> {
+        let malformed = || VariableError::Malformed { name: name.to_owned() };
+        let Some(value) = self.value(name, &LOADER_VENDOR)? else { return Ok(None) };
         let (units, rest) = value.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(malformed());
@@ -150,7 +164,7 @@ impl EfiVariables {
     }
 
     /// One string; what follows its NUL is left out.
-    fn text(&self, name: &'static str) -> Result<Option<String>, VariableError> {
+    fn text(&self, name: &str) -> Result<Option<String>, VariableError> {
         Ok(self.texts(name)?.and_then(|texts| texts.into_iter().next()))
     }
 }

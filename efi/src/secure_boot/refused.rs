@@ -1,0 +1,76 @@
+//! Why a program would not be started.
+
+use thiserror::Error;
+
+use crate::authenticode::TableError;
+use crate::pe::PeError;
+
+/// Why firmware, or shim, will not start a program.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// It is no program, or a damaged one.
+    #[error("it is not a program that firmware can start")]
+    Pe(#[from] PeError),
+    /// Its signatures cannot be read.
+    #[error("its signatures cannot be read")]
+    Table(#[from] TableError),
+    /// It has no signature, and its digest is in no list.
+    #[error("it is not signed, and Secure Boot is on")]
+    Unsigned,
+    /// No signature of it is valid.
+    #[error("none of its signatures is valid: {problem}")]
+    Invalid {
+        /// What is wrong with the last one.
+        problem: String,
+    },
+    /// Nobody who signed it is trusted.
+    #[error("it is signed by {}, whom Secure Boot of this machine does not trust: looked at were {}", signers.join(" and "), lists.join(" and "))]
+    NotTrusted {
+        /// Subjects of the signers' certificates.
+        signers: Vec<String>,
+        /// Where their certificates would have to be.
+        lists: Vec<&'static str>,
+    },
+    /// This very program was revoked.
+    #[error("this program was revoked: its digest is in {list}")]
+    Revoked {
+        /// Where.
+        list: &'static str,
+    },
+    /// A certificate was revoked.
+    #[error("the certificate of {subject}, with which it is signed, was revoked: it is in {list}")]
+    CertificateRevoked {
+        /// Whose.
+        subject: String,
+        /// Where.
+        list: &'static str,
+    },
+    /// A component of it was revoked.
+    #[error("its component {component} has the generation {generation}, and shim starts {needed} and later")]
+    Generation {
+        /// Name of the component.
+        component: String,
+        /// Its generation.
+        generation: u32,
+        /// What it must be at least.
+        needed: u32,
+    },
+}
+
+impl Refused {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Pe(_) | Self::Table(_) => "build the program again; osupdate uki inspect shows what is in it",
+            Self::Unsigned => "sign it with a key that this machine trusts: osupdate uki sign",
+            Self::Invalid { .. } => "it was changed after it was signed, or is damaged: get it again, or sign it again",
+            Self::NotTrusted { .. } => {
+                "sign it with a key that this machine trusts, or enroll the signer's certificate: in db in the firmware's setup, \
+                 or with mokutil --import where shim is used"
+            }
+            Self::Revoked { .. } | Self::Generation { .. } => "use a newer version of it",
+            Self::CertificateRevoked { .. } => "use a version that is signed with another certificate",
+        }
+    }
+}
