@@ -275,7 +275,7 @@ impl Repository {
         if found.is_empty()
             && let Ok(digest) = name.parse::<Digest>()
             && digest.algorithm() == self.algorithm()
-            && self.open_named(&digest)?.is_some()
+            && self.object_size(&digest)?.is_some()
         {
             found.push((name.to_owned(), digest));
         }

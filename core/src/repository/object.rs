@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstat, ftruncate, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, ftruncate, openat, statat};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -185,9 +185,15 @@ impl Repository {
 
     /// Size of an object in bytes; `None` if it is not there. Nothing else about it is checked.
     pub fn object_size(&self, digest: &Digest) -> Result<Option<u64>, FileError> {
-        let Some(file) = self.open_named(digest)? else { return Ok(None) };
-        let metadata = File::from(file).metadata().map_err(|error| self.object_error("examine", digest, error))?;
-        Ok(Some(metadata.len()))
+        let path = digest.object_path();
+        match self.objects().and_then(|objects| statat(objects, path, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                Err(self.object_error("examine", digest, Errno::LOOP))
+            }
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or(0))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.object_error("examine", digest, errno)),
+        }
     }
 
     /// Opens the contents of a file of an image.

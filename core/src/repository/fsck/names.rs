@@ -79,7 +79,7 @@ impl Repository {
         };
         let mut good = true;
         for object in stream.object_refs() {
-            if self.open_named(object)?.is_none() {
+            if self.object_size(object)?.is_none() {
                 report.find_bad(FindingKind::MissingObjectRef, path, *object, Some(object.to_string()));
                 good = false;
             }
@@ -103,7 +103,7 @@ impl Repository {
             good = finding(FindingKind::StreamReadFailed, detail)?;
         }
         for (label, target) in stream.named_refs() {
-            if self.open_named(target)?.is_none() {
+            if self.object_size(target)?.is_none() {
                 let detail = format!("{label}: {target}");
                 report.find_bad(FindingKind::MissingNamedRef, path, *target, Some(detail));
                 good = false;
@@ -151,7 +151,7 @@ impl Repository {
         };
         let mut good = true;
         for object in objects {
-            if self.open_named(&object)?.is_none() {
+            if self.object_size(&object)?.is_none() {
                 report.find_bad(FindingKind::ImageMissingObject, path, object, Some(object.to_string()));
                 good = false;
             }
@@ -174,7 +174,7 @@ impl Repository {
                 continue;
             }
             let digest = match read_link(self.dir.as_fd(), &path).map(|target| object_of(&target)) {
-                Ok(Some(digest)) if self.open_named(&digest)?.is_some() => Some(digest),
+                Ok(Some(digest)) if self.object_size(&digest)?.is_some() => Some(digest),
                 Ok(digest) => {
                     let detail = digest.map(|digest| digest.to_string());
                     report.bad_objects.extend(digest.filter(|digest| digest.algorithm() == self.algorithm()));
