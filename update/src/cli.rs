@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
 use crate::commands::{
-    complete, completion, gc, image, install, list, man_pages, repo, rollback, status, switch, upgrade,
+    complete, completion, gc, image, install, list, man_pages, repo, rollback, status, switch, uki, upgrade,
 };
 use crate::exit::{self, Outcome};
 use crate::log;
@@ -78,6 +78,7 @@ enum Command {
     Gc(gc::Args),
     Image(image::Args),
     Repo(repo::Args),
+    Uki(uki::Args),
     Completion(completion::Args),
     #[command(hide = true)]
     Complete(complete::Args),
@@ -97,6 +98,7 @@ impl Command {
             Self::Gc(args) => args.run(context),
             Self::Image(args) => args.run(context),
             Self::Repo(args) => args.run(context),
+            Self::Uki(args) => args.run(context),
             Self::Completion(args) => args.run(context),
             Self::Complete(args) => args.run(),
             Self::ManPages(args) => args.run(context),

@@ -16,9 +16,12 @@ use std::process::ExitCode;
 use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
 use osupdate_deploy::uki::Mismatch;
+use osupdate_efi::authenticode::{KeyError, SignError};
+use osupdate_efi::secure_boot::Refused;
 
 use crate::admission::AdmissionError;
 use crate::output::for_terminal;
+use crate::pkcs11::TokenError;
 use crate::space;
 use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
@@ -170,6 +173,12 @@ pub fn message(error: &anyhow::Error) -> String {
     text
 }
 
+/// An error with its causes in one line, for reports.
+pub(crate) fn one_line(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The advice that belongs to one error of a chain.
 pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(hinted) = error.downcast_ref::<Hinted>() {
@@ -180,6 +189,18 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<TrustError>() {
         return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<SignError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<KeyError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<TokenError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<Refused>() {
+        return Some(error.hint().to_owned());
     }
     // These show as what they carry and hide it from the chain.
     if let Some(error) = error.downcast_ref::<SourceError>() {

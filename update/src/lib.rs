@@ -17,6 +17,7 @@ mod log;
 pub mod man;
 mod metered;
 pub mod output;
+mod pkcs11;
 pub mod progress;
 mod space;
 mod system;

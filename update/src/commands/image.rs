@@ -4,6 +4,7 @@ mod create;
 mod diff;
 mod digest;
 mod dump;
+pub(super) mod expected;
 mod fetch_options;
 mod fsck;
 mod import;

@@ -6,6 +6,8 @@
 use std::fs;
 use std::process::Stdio;
 
+use osupdate_efi::authenticode::fake::Authority;
+use osupdate_efi::pe::fake::pe;
 use serde_json::{Map, Value, json};
 
 use crate::docker_registry::have;
@@ -93,6 +95,12 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     fs::write(&object, "damaged").unwrap();
     run("repo fsck", &[]);
     fs::copy(place.path().join("image.erofs"), &object).unwrap();
+
+    let key = Authority::new("db");
+    fs::write(place.path().join("os.efi"), key.signer().sign(&pe(&[(".text", b"code")])).unwrap()).unwrap();
+    fs::write(place.path().join("db.crt"), key.certificate().der()).unwrap();
+    let verified = place.run_bare(&["uki", "verify", "os.efi", "--certificate", "db.crt", "--json"]).json();
+    seen.push(("uki verify", verified));
 
     drop(place.run_bare(&["repo", "init", "--unverified", "--repo", "other"]).done());
     let copied = place.run_bare(&["repo", "copy", "repo", "test", "--repo", "other", "--json"]).json();

@@ -32,6 +32,7 @@ mod repo;
 mod repository_options;
 mod resume;
 mod server;
+mod signing;
 mod streams;
 mod tokens;
 mod transports;

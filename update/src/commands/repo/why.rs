@@ -12,7 +12,7 @@ use super::system_roots::SystemRoots;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::completion;
-use crate::exit::{Outcome, ResultExt as _};
+use crate::exit::{self, Outcome, ResultExt as _};
 
 /// Tell why something is kept in the repository: what needs it
 ///
@@ -58,7 +58,7 @@ impl Args {
             None => named(&repository, &self.what)?,
         };
         let why = repository.why(&digest, &self.system.of(&repository, context)?)?;
-        let unreadable = why.unreadable.iter().map(|(name, error)| format!("{name}: {}", chain(error)));
+        let unreadable = why.unreadable.iter().map(|(name, error)| format!("{name}: {}", exit::one_line(error)));
         let step = |step: osupdate_core::repository::WhyStep| Step {
             label: step.label,
             digest: step.digest.map(|digest| digest.to_string()),
@@ -92,12 +92,6 @@ impl Args {
         })?;
         Ok(Outcome::Done)
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Enough of a digest to tell it from others.

@@ -14,12 +14,13 @@ use super::cause::{Cause, Failure};
 use super::clients::{ClientError, Clients, Settings};
 use super::complaint::Complaint;
 use super::credentials::Credentials;
-use super::error::{self, RegistryError};
+use super::error::RegistryError;
 use super::http::Request;
 use super::registries::Place;
 use super::request::{self, Get, RequestError};
 use super::response::Response;
 use super::retry::{Retry, RetryAfter, is_transient};
+use crate::exit::one_line;
 
 /// Most of an error's body that we read.
 const COMPLAINT_MAX: u64 = 64 << 10;
@@ -115,7 +116,7 @@ impl Endpoint {
                     (format!("it answered {}", response.status()), wait)
                 }
                 Ok(response) => return Ok(response),
-                Err(RequestFailed::Transient(error)) if !last => (error::chain(&error), None),
+                Err(RequestFailed::Transient(error)) if !last => (one_line(&error), None),
                 Err(RequestFailed::Transient(error) | RequestFailed::Final(error)) => return Err(error),
                 Err(RequestFailed::Http { host, error }) => match Failure::of(&error) {
                     failure if !plain && self.becomes_plain(&host, failure) => continue,

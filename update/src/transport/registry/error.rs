@@ -13,6 +13,7 @@ use super::credentials::CredentialsError;
 use super::meter::LimitReached;
 use super::proxy::ProxyError;
 use super::registries::RegistriesError;
+use crate::exit::one_line;
 
 /// Why something could not be had from a registry.
 #[derive(Debug, Error)]
@@ -386,17 +387,5 @@ pub(super) fn message_suffix(message: &str) -> String {
 
 /// One line for each place, with all of the reason.
 fn lines(failures: &[(String, RegistryError)]) -> String {
-    failures.iter().map(|(place, error)| format!("\n{place}: {}", chain(error))).collect()
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &RegistryError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
+    failures.iter().map(|(place, error)| format!("\n{place}: {}", one_line(error))).collect()
 }

@@ -14,11 +14,12 @@ use super::super::reference::RegistryReference;
 use super::RegistryOptions;
 use super::clients::Settings;
 use super::endpoint::Endpoint;
-use super::error::{self, RegistryError};
+use super::error::RegistryError;
 use super::proxy::Proxies;
 use super::registries::Place;
 use super::response::Patience;
 use super::retry::Retry;
+use crate::exit::one_line;
 
 /// Attempts for a place if there is another one.
 const MIRROR_ATTEMPTS: u32 = 2;
@@ -93,7 +94,7 @@ impl Http {
             match (open(place), mirror) {
                 (Ok(endpoint), _) => endpoints.push(endpoint),
                 (Err(error), Some(mirror)) => {
-                    tracing::warn!("{}, not using the mirror {mirror}", error::chain(&error));
+                    tracing::warn!("{}, not using the mirror {mirror}", one_line(&error));
                 }
                 (Err(error), None) => return Err(error),
             }
@@ -181,7 +182,7 @@ impl Http {
                 Err(error) => {
                     if let Some(&next) = order.get(n + 1) {
                         let next = place(&self.endpoints[next]);
-                        tracing::warn!("{}, trying {next} instead", error::chain(&error));
+                        tracing::warn!("{}, trying {next} instead", one_line(&error));
                     }
                     failures.push((place(endpoint), error));
                 }

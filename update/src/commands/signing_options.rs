@@ -1,0 +1,48 @@
+//! The options that say with which key programs are signed for Secure Boot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueHint;
+use osupdate_efi::authenticode::{Certificates, RsaKey, Signer};
+
+use crate::pkcs11::{TokenKey, Uri};
+
+/// A key and its certificate.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SigningOptions {
+    /// The private key for RSA: a file in PEM or DER, or in a token, named by a PKCS#11 URI such as
+    /// pkcs11:token=NAME;object=KEY?pin-source=file:FILE
+    #[arg(long, value_name = "KEY", value_hint = ValueHint::FilePath)]
+    key: String,
+
+    /// Its certificate, in PEM or DER; certificates that issued it may follow in the file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    certificate: PathBuf,
+}
+
+impl SigningOptions {
+    /// What signs with them.
+    pub(crate) fn signer(&self) -> anyhow::Result<Signer> {
+        let certificates = read_certificates(&self.certificate)?;
+        let doing = || format!("cannot use the key {}", self.key);
+        let signer = if Uri::is_meant(&self.key) {
+            let uri: Uri = self.key.parse().with_context(doing)?;
+            let key = TokenKey::open(&uri).with_context(doing)?;
+            Signer::new(Box::new(key), certificates)
+        } else {
+            let file = fs::read(&self.key).with_context(doing)?;
+            let key = RsaKey::read(&file).with_context(doing)?;
+            Signer::new(Box::new(key), certificates)
+        };
+        signer.with_context(|| format!("cannot sign with {}", self.certificate.display()))
+    }
+}
+
+/// Reads a file with certificates in PEM, or one in DER.
+pub(crate) fn read_certificates(path: &Path) -> anyhow::Result<Certificates> {
+    let doing = || format!("cannot read the certificate {}", path.display());
+    let file = fs::read(path).with_context(doing)?;
+    Certificates::read(&file).with_context(doing)
+}
