@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod booted;
+pub mod bootloader;
 mod change;
 pub mod check;
 pub mod cleanup;

@@ -9,7 +9,7 @@ use osupdate_efi::loader_install::{Architecture, InstallLoaderError, Loader};
 use thiserror::Error;
 
 /// Where images have systemd-boot, from their root.
-const DIRECTORY: &str = "usr/lib/systemd/boot/efi";
+pub(crate) const DIRECTORY: &str = "usr/lib/systemd/boot/efi";
 
 /// How long the menu is shown: enough to choose another deployment by hand.
 const TIMEOUT_SECS: u32 = 3;

@@ -6,6 +6,7 @@
 
 pub mod authenticode;
 mod boot_digest;
+pub mod boot_program;
 pub mod entry;
 pub mod esp;
 pub mod gpt;

@@ -1,7 +1,6 @@
 //! Putting systemd-boot on a new ESP.
 //!
-//! Only for installation: a loader that is there is never replaced, since replacing it in place could leave a machine
-//! without one.
+//! Only for installation: a loader that is there is never replaced here; see [`crate::boot_program`] for that.
 
 use thiserror::Error;
 
@@ -10,7 +9,7 @@ use crate::medium::AccessError;
 use crate::paths;
 
 /// Larger than any systemd-boot.
-const PROGRAM_LIMIT_BYTES: u64 = 64 << 20;
+pub(crate) const PROGRAM_LIMIT_BYTES: u64 = 64 << 20;
 
 /// Says that entries are used as the boot loader specification has it.
 const SREL_TYPE_1: &str = "type1\n";

@@ -183,6 +183,25 @@ impl Devices {
         Err(LocateError::NoEsp { disks: root_disks })
     }
 
+    /// All ESPs from which this system may be started: that of the loader, and those on the disks of the root file system.
+    pub fn esps(&self, root: Option<DeviceNumber>) -> Result<Vec<Partition>, LocateError> {
+        let mut found = vec![self.locate(root)?.esp];
+        let disks = root.map_or_else(|| Ok(Vec::new()), |root| self.disks_of(root))?;
+        for disk in disks {
+            let partitions = self.partitions(&disk).unwrap_or_else(|err| {
+                tracing::debug!("{err}, ignoring: it has no ESP");
+                Vec::new()
+            });
+            for partition in partitions.iter().filter(|partition| partition.kind == ESP_TYPE) {
+                let partition = self.device(&disk, partition)?;
+                if !found.contains(&partition) {
+                    found.push(partition);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn with_xbootldr(
         &self,
         disk: &str,

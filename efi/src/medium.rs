@@ -207,6 +207,22 @@ impl Medium {
         rustix::fs::renameat_with(&fd, from, &fd, to, RenameFlags::NOREPLACE).map_err(|err| error(err.into()))
     }
 
+    /// Exchanges two files of a directory, so that at no moment one of the names is missing. Durable after a
+    /// [`barrier`](Self::barrier).
+    ///
+    /// On FAT each entry is changed by one write to the medium; after a cut both names may have the same contents, either ones.
+    /// Needs Linux 6.0.
+    pub(crate) fn exchange(&self, dir: &str, one: &str, other: &str) -> Result<(), AccessError> {
+        let error = |err: io::Error| self.error("exchange", &format!("{dir}/{other}"), err);
+        let fd = self.open_dir(dir)?;
+        #[cfg(test)]
+        if let Err(cut) = self.power.step() {
+            power::torn_exchange(&fd, one, other, cut.tear);
+            return Err(error(cut.error));
+        }
+        rustix::fs::renameat_with(&fd, one, &fd, other, RenameFlags::EXCHANGE).map_err(|err| error(err.into()))
+    }
+
     /// Removes a file; `false` if there is none. Durable after a [`barrier`](Self::barrier).
     pub(crate) fn remove_file(&self, path: &str) -> Result<bool, AccessError> {
         self.remove("remove", path, AtFlags::empty())

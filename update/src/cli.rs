@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
 use crate::commands::{
-    complete, completion, gc, image, install, list, man_pages, repo, rollback, status, switch, uki, upgrade,
+    bootloader, complete, completion, gc, image, install, list, man_pages, repo, rollback, status, switch, uki, upgrade,
 };
 use crate::exit::{self, Outcome};
 use crate::log;
@@ -76,6 +76,7 @@ enum Command {
     Rollback(rollback::Args),
     Install(install::Args),
     Gc(gc::Args),
+    Bootloader(bootloader::Args),
     Image(image::Args),
     Repo(repo::Args),
     Uki(uki::Args),
@@ -96,6 +97,7 @@ impl Command {
             Self::Rollback(args) => args.run(context),
             Self::Install(args) => args.run(context),
             Self::Gc(args) => args.run(context),
+            Self::Bootloader(args) => args.run(context),
             Self::Image(args) => args.run(context),
             Self::Repo(args) => args.run(context),
             Self::Uki(args) => args.run(context),

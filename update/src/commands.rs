@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments and what they do.
 
+pub mod bootloader;
 pub mod complete;
 pub mod completion;
 pub mod gc;

@@ -41,12 +41,9 @@ impl System {
         lock_timeout: LockTimeout,
         purpose: &str,
     ) -> anyhow::Result<Self> {
-        let sysroot = hinted(Sysroot::open_for_change(Path::new(PHYSICAL_ROOT)))?;
+        let (sysroot, lock) = lock(context, patience, purpose)?;
         let booted = Booted::read()?.context("this is not an osupdate system: no composefs image was booted");
         let booted = booted.hint(NOT_OSUPDATE_HINT)?;
-        let lock = sysroot
-            .lock(patience, purpose, &*context.observer)
-            .hint("wait until it is done, or give --wait to do so here")?;
         let boot = BootPartition::find(&sysroot, Access::Write).context("cannot open the boot partition")?;
         let repository = sysroot.repository(&lock_timeout.options()).context("cannot open the repository")?;
         if let Some(entry) = preferred_by_loader() {
@@ -93,7 +90,7 @@ pub(crate) struct Look {
 impl Look {
     /// Looks at the running system. Without privileges the boot partition is left out.
     pub(crate) fn open(context: &Context, lock_timeout: LockTimeout) -> anyhow::Result<Self> {
-        let sysroot = hinted(Sysroot::open(Path::new(PHYSICAL_ROOT)))?;
+        let sysroot = open()?;
         let booted = Booted::read()?.map(|booted| booted.id);
         let repository = sysroot.repository(&lock_timeout.options()).context("cannot open the repository")?;
         let (survey, boot) = survey(context, &sysroot, booted)?;
@@ -109,7 +106,7 @@ impl Look {
 
 /// Looks at the running system; needs no privileges and changes nothing.
 pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)> {
-    let sysroot = hinted(Sysroot::open(Path::new(PHYSICAL_ROOT)))?;
+    let sysroot = open()?;
     let booted = Booted::read()?;
     let (survey, _) = survey(context, &sysroot, booted.as_ref().map(|booted| booted.id.clone()))?;
     Ok((booted, survey))
@@ -141,6 +138,19 @@ pub(crate) fn roots_of(root: &Path, observer: &dyn Observer) -> Result<Vec<Root>
     found.extend(roots::of_deployments(root)?);
     found.extend(roots::of_boot_partitions(root, observer)?);
     Ok(found)
+}
+
+/// Opens the physical root for reading.
+pub(crate) fn open() -> anyhow::Result<Sysroot> {
+    hinted(Sysroot::open(Path::new(PHYSICAL_ROOT)))
+}
+
+/// Opens the physical root for a change and takes the right to make it; `purpose` tells others what is going on.
+pub(crate) fn lock(context: &Context, patience: Patience, purpose: &str) -> anyhow::Result<(Sysroot, Lock)> {
+    let sysroot = hinted(Sysroot::open_for_change(Path::new(PHYSICAL_ROOT)))?;
+    let lock = sysroot.lock(patience, purpose, &*context.observer);
+    let lock = lock.hint("wait until it is done, or give --wait to do so here")?;
+    Ok((sysroot, lock))
 }
 
 /// Makes the physical root writable for this process, if it is mounted read-only.

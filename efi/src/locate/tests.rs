@@ -106,6 +106,31 @@ fn an_encrypted_root_is_followed_to_its_disk() {
 }
 
 #[test]
+fn all_esps_below_a_root_on_several_disks_are_found() {
+    let fake = Fake::new();
+    fake.add_disk("vdb", 252, &disk());
+    for (number, partition) in [1, 2, 4].into_iter().enumerate() {
+        fake.add_partition("vdb", 252, partition, number + 1);
+    }
+    fake.add_disk("dm-0", 253, &[0; 4096]);
+    let slaves = fake.dir.path().join("sys/devices/dm-0/slaves");
+    fs::create_dir(&slaves).unwrap();
+    for device in ["vda/vda4", "vdb/vdb4", "sdz"] {
+        // In the order of their names; what has no table is passed over after the first ESP.
+        let link = slaves.join(device.replace('/', "-").replace("sdz", "z"));
+        symlink(fake.dir.path().join("sys/devices").join(device), link).unwrap();
+    }
+    let names = |root| {
+        let found = fake.devices.esps(root).unwrap();
+        found.iter().map(|esp| esp.device.file_name().unwrap().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Some(DeviceNumber { major: 253, minor: 0 })), ["vda1", "vdb1"]);
+    assert_eq!(names(ROOT), ["vda1"]);
+    fake.loader_came_from(ESP_ID);
+    assert_eq!(names(None), ["vda1"]);
+}
+
+#[test]
 fn failures_name_what_was_looked_for() {
     let fake = Fake::new();
     assert!(matches!(fake.names(None), Err(LocateError::NoDisk)));

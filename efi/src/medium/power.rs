@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
 use super::Medium;
 
@@ -14,11 +14,11 @@ use super::Medium;
 pub(crate) enum Tear {
     /// Nothing: it did not reach the medium.
     Nothing,
-    /// Write: the beginning of the file. Rename: both names.
+    /// Write: the beginning of the file. Rename: both names. Exchange: the second name has the first's contents, too.
     Half,
-    /// Write: an empty file. Rename: the new name, of an empty file.
+    /// Write: an empty file. Rename: the new name, of an empty file. Exchange: the first name has the second's contents, too.
     Empty,
-    /// Write: a file of the right length with other contents. Rename: neither name.
+    /// Write: a file of the right length with other contents. Rename: neither name. Exchange: it reached the medium.
     Lost,
 }
 
@@ -86,5 +86,18 @@ pub(super) fn torn_rename(dir: &OwnedFd, from: &str, to: &str, tear: Tear) {
             rustix::fs::openat(dir, to, OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         }
         Tear::Lost => rustix::fs::unlinkat(dir, from, AtFlags::empty()).unwrap(),
+    }
+}
+
+pub(super) fn torn_exchange(dir: &OwnedFd, one: &str, other: &str, tear: Tear) {
+    let link = |from: &str, to: &str| {
+        rustix::fs::unlinkat(dir, to, AtFlags::empty()).unwrap();
+        rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()).unwrap();
+    };
+    match tear {
+        Tear::Nothing => {}
+        Tear::Half => link(one, other),
+        Tear::Empty => link(other, one),
+        Tear::Lost => rustix::fs::renameat_with(dir, one, dir, other, RenameFlags::EXCHANGE).unwrap(),
     }
 }
