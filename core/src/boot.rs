@@ -3,6 +3,7 @@
 //! The *boot form* of an image is the tree that is mounted as root: without what the image has in `/boot` and `/sysroot`,
 //! where the machine's own boot partition and physical root are mounted. Its digest is the one on the kernel command line.
 
+mod initramfs;
 mod os_release;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,11 @@ use std::io::{self, Read};
 
 use thiserror::Error;
 
+pub use initramfs::{InitramfsSearch, search_initramfs};
 pub use os_release::OsRelease;
 pub use uki::{UkiFile, find_ukis};
 
-use crate::repository::{ObjectError, Repository};
+use crate::repository::{ObjectError, OpenContent};
 use crate::selinux::{self, ALIAS_FILES, LABEL_XATTR, Policy, PolicyError, RULE_FILES};
 use crate::transform::{TransformError, compact, retain_xattrs, usr_stat};
 use crate::tree::{Content, Directory, Entry, Tree};
@@ -128,11 +130,12 @@ impl Default for BootOptions {
     }
 }
 
-/// Turns the tree of an image, as [`crate::transform::transform_for_oci`] leaves it, into its boot form.
+/// Turns the tree of an image, as [`crate::transform::transform_for_oci`] leaves it, into its boot form. `files` are asked for
+/// those of the image's SELinux policy, if it has one.
 ///
 /// # Errors
-/// When `/boot` or `/sysroot` is missing, or the image's SELinux policy cannot be read or used.
-pub fn transform_for_boot(repository: &Repository, tree: &mut Tree, options: &BootOptions) -> Result<(), BootError> {
+/// When `/boot` or `/sysroot` is missing, or the policy cannot be read or used.
+pub fn transform_for_boot(files: &dyn OpenContent, tree: &mut Tree, options: &BootOptions) -> Result<(), BootError> {
     let usr = usr_stat(tree)?;
     for name in ["boot", "sysroot"] {
         let Some(Entry::Directory(directory)) = tree.root.entries.get_mut(name.as_bytes()) else {
@@ -145,7 +148,7 @@ pub fn transform_for_boot(repository: &Repository, tree: &mut Tree, options: &Bo
         }
     }
     compact(tree);
-    match selinux_policy(repository, tree)? {
+    match selinux_policy(files, tree)? {
         Some((name, mut policy)) => {
             policy.label(tree).map_err(|source| BootError::Selinux { policy: name, source })?;
         }
@@ -156,8 +159,8 @@ pub fn transform_for_boot(repository: &Repository, tree: &mut Tree, options: &Bo
 }
 
 /// The policy that files are labelled by, and its name: `SELINUXTYPE`, if its rules are in the image.
-fn selinux_policy(repository: &Repository, tree: &Tree) -> Result<Option<(String, Policy)>, BootError> {
-    let Some(config) = read_text(repository, tree, SELINUX_CONFIG)? else { return Ok(None) };
+fn selinux_policy(files: &dyn OpenContent, tree: &Tree) -> Result<Option<(String, Policy)>, BootError> {
+    let Some(config) = read_text(files, tree, SELINUX_CONFIG)? else { return Ok(None) };
     let name = config.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         key.trim().eq_ignore_ascii_case("SELINUXTYPE").then(|| value.trim())
@@ -166,14 +169,14 @@ fn selinux_policy(repository: &Repository, tree: &Tree) -> Result<Option<(String
     let Some(name) = name.filter(|name| !name.is_empty() && tree.directory(&directory(name)).is_some()) else {
         return Ok(None);
     };
-    let mut files = Vec::new();
+    let mut texts = Vec::new();
     for file in RULE_FILES.into_iter().chain(ALIAS_FILES) {
         let path = format!("{}/{file}", directory(name));
-        if let Some(text) = read_file(repository, tree, &path, selinux::FILE_MAX_BYTES + 1)? {
-            files.push((file, text));
+        if let Some(text) = read_file(files, tree, &path, selinux::FILE_MAX_BYTES + 1)? {
+            texts.push((file, text));
         }
     }
-    let policy = Policy::parse(&files, count_names(&tree.root))
+    let policy = Policy::parse(&texts, count_names(&tree.root))
         .map_err(|source| BootError::Selinux { policy: name.to_owned(), source })?;
     Ok(Some((name.to_owned(), policy)))
 }
@@ -190,9 +193,9 @@ fn count_names(directory: &Directory) -> usize {
 ///
 /// # Errors
 /// When the file is there but cannot be read.
-pub fn os_release(repository: &Repository, tree: &Tree) -> Result<OsRelease, BootError> {
+pub fn os_release(files: &dyn OpenContent, tree: &Tree) -> Result<OsRelease, BootError> {
     for path in ["etc/os-release", "usr/lib/os-release"] {
-        if let Some(text) = read_text(repository, tree, path)? {
+        if let Some(text) = read_text(files, tree, path)? {
             return Ok(OsRelease::parse(&text));
         }
     }
@@ -200,16 +203,23 @@ pub fn os_release(repository: &Repository, tree: &Tree) -> Result<OsRelease, Boo
 }
 
 /// The text of a file of the image, symbolic links followed; `None` if there is no such file.
-fn read_text(repository: &Repository, tree: &Tree, path: &str) -> Result<Option<String>, BootError> {
-    let bytes = read_file(repository, tree, path, TEXT_MAX_BYTES)?;
+fn read_text(files: &dyn OpenContent, tree: &Tree, path: &str) -> Result<Option<String>, BootError> {
+    let bytes = read_file(files, tree, path, TEXT_MAX_BYTES)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The first `max_bytes` bytes of a file of the image, symbolic links followed; `None` if there is no such file.
-fn read_file(repository: &Repository, tree: &Tree, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, BootError> {
+///
+/// # Errors
+/// When the file is there but cannot be read.
+pub fn read_file(
+    files: &dyn OpenContent,
+    tree: &Tree,
+    path: &str,
+    max_bytes: u64,
+) -> Result<Option<Vec<u8>>, BootError> {
     let Some(content) = tree.follow_to_file(path) else { return Ok(None) };
-    let contents =
-        repository.open_content(content).map_err(|source| BootError::Open { path: path.to_owned(), source })?;
+    let contents = files.open_content(content).map_err(|source| BootError::Open { path: path.to_owned(), source })?;
     let mut bytes = Vec::new();
     let read = contents.take(max_bytes).read_to_end(&mut bytes);
     read.map_err(|source| BootError::Read { path: path.to_owned(), source })?;

@@ -6,6 +6,7 @@
 pub(crate) mod apply;
 mod archive;
 mod artifact;
+mod compress;
 mod copy;
 mod decompress;
 mod digest;
@@ -18,6 +19,7 @@ mod image_directory;
 mod label;
 mod layer;
 mod layout;
+mod loose;
 pub(crate) mod manifest;
 mod offer;
 mod platform;
@@ -35,6 +37,7 @@ mod verify;
 pub use apply::{ApplyError, ApplyErrorKind};
 pub use archive::IndexError;
 pub use artifact::{Stored, StoredArtifact, is_artifact, open_any, open_artifact, pull_artifact};
+pub use compress::Compressor;
 pub use copy::{CopyImageError, copy_all, copy_image};
 pub use decompress::Compression;
 pub use digest::{ContentDigest, ContentHasher, ParseContentDigestError};
@@ -44,6 +47,7 @@ pub use image_archive::{ArchiveForm, ImageArchive, ImageArchiveError};
 pub use image_directory::{ImageDirectory, ImageDirectoryError};
 pub use layer::{LayerError, StoredLayerError};
 pub use layout::{Layout, LayoutError};
+pub use loose::{LooseDirectory, loose_directories};
 pub use manifest::{
     BlobDescriptor, CONFIG_MAX_BYTES, INDEX_MEDIA_TYPES, MANIFEST_MAX_BYTES, MANIFEST_MEDIA_TYPES, ManifestError,
     parse_index,

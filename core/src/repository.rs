@@ -6,6 +6,7 @@
 //!
 #![doc = include_str!("../FORMAT.md")]
 
+mod content;
 mod copy;
 mod file_system;
 mod fsck;
@@ -28,6 +29,7 @@ mod temporary;
 mod verity;
 mod why;
 
+pub use content::OpenContent;
 pub use copy::{CopyError, CopyOptions, CopyReport};
 pub use file_system::FileSystem;
 pub use fsck::{Finding, FindingKind, FsckError, FsckOptions, FsckReport};

@@ -61,6 +61,23 @@ pub fn transform_for_oci(tree: &mut Tree, xattrs: XattrFilter) -> Result<(), Tra
     Ok(())
 }
 
+/// Leaves out fractions of seconds in all times, as container tools do when they make layers of a directory. So the tree of a
+/// directory becomes that of the image that is made of it.
+pub fn truncate_times(tree: &mut Tree) {
+    fn visit(directory: &mut Directory) {
+        directory.stat.mtime_nanos = 0;
+        for entry in directory.entries.values_mut() {
+            if let Entry::Directory(child) = entry {
+                visit(child);
+            }
+        }
+    }
+    visit(&mut tree.root);
+    for leaf in &mut tree.leaves {
+        leaf.stat.mtime_nanos = 0;
+    }
+}
+
 /// The metadata of `/usr`.
 pub(crate) fn usr_stat(tree: &Tree) -> Result<Stat, TransformError> {
     tree.directory("usr").map(|usr| usr.stat.clone()).ok_or(TransformError::NoDirectory("usr"))
@@ -161,6 +178,15 @@ mod tests {
         assert_eq!(tree.leaves.len(), 2);
         assert_eq!(tree.regular_file("usr/b"), Some(&Content::Inline(b"b"[..].into())));
         assert_eq!(names(&tree.leaves[0].stat), ["security.capability"]);
+    }
+
+    #[test]
+    fn fractions_of_seconds_can_be_left_out() {
+        let mut tree = tree();
+        truncate_times(&mut tree);
+        let usr = tree.directory("usr").unwrap();
+        assert_eq!((usr.stat.mtime_secs, usr.stat.mtime_nanos), (2, 0));
+        assert!(tree.leaves.iter().all(|leaf| (leaf.stat.mtime_secs, leaf.stat.mtime_nanos) == (3, 0)));
     }
 
     #[test]

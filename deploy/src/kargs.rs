@@ -5,7 +5,7 @@
 
 use std::io::Read as _;
 
-use osupdate_core::repository::Repository;
+use osupdate_core::repository::OpenContent;
 use osupdate_core::tree::{Entry, LeafKind, Tree};
 use serde::Deserialize;
 use thiserror::Error;
@@ -61,7 +61,7 @@ struct KargsFile {
 }
 
 /// The kernel arguments that an image asks for on this machine's architecture.
-pub fn image_arguments(repository: &Repository, tree: &Tree) -> Result<Vec<String>, KargsError> {
+pub fn image_arguments(files: &dyn OpenContent, tree: &Tree) -> Result<Vec<String>, KargsError> {
     let mut arguments = Vec::new();
     let Some(directory) = tree.directory(DIRECTORY) else { return Ok(arguments) };
     for (name, entry) in &directory.entries {
@@ -73,7 +73,7 @@ pub fn image_arguments(repository: &Repository, tree: &Tree) -> Result<Vec<Strin
         }
         let mut text = String::new();
         let read = |source: Box<dyn std::error::Error + Send + Sync>| KargsError::Read { name: name.clone(), source };
-        repository
+        files
             .open_content(content)
             .map_err(|err| read(Box::new(err)))?
             .read_to_string(&mut text)

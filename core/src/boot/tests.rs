@@ -1,6 +1,6 @@
 use super::*;
 use crate::digest::Algorithm;
-use crate::repository::Verity;
+use crate::repository::{Repository, Verity};
 use crate::tree::{Directory, Leaf, LeafKind, Stat};
 
 /// A tree of files (`path`, contents), symlinks (`path`, `-> target`) and directories (`path/`, nothing).
