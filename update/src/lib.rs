@@ -13,6 +13,7 @@ pub mod commands;
 mod compat;
 pub mod completion;
 pub mod exit;
+pub mod lint;
 mod log;
 pub mod man;
 mod metered;

@@ -3,6 +3,7 @@
 mod create;
 mod diff;
 mod digest;
+mod directory_files;
 mod dump;
 pub(super) mod expected;
 mod fetch_options;
@@ -11,6 +12,7 @@ mod import;
 mod import_layer;
 mod inspect;
 mod layer;
+mod lint;
 mod list;
 mod mkfs;
 mod mount;
@@ -57,6 +59,7 @@ enum Command {
     List(list::Args),
     Inspect(inspect::Args),
     Digest(digest::Args),
+    Lint(lint::Args),
     Diff(diff::Args),
     Dump(dump::Args),
     Create(create::Args),
@@ -79,6 +82,7 @@ impl Args {
             Command::List(args) => args.run(&self.repository, context),
             Command::Inspect(args) => args.run(&self.repository, context),
             Command::Digest(args) => args.run(&self.repository, context),
+            Command::Lint(args) => args.run(&self.repository, context),
             Command::Diff(args) => args.run(&self.repository, context),
             Command::Dump(args) => args.run(&self.repository, context),
             Command::Create(args) => args.run(&self.repository, context),

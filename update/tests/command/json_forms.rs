@@ -84,6 +84,7 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     fs::write(place.path().join("tree/usr/file"), "x").unwrap();
     run("image create", &["./tree", "name"]);
     run("image diff", &["./tree", "test"]);
+    run("image lint", &["./tree"]);
     run("image dump", &["./tree"]);
     run("image mkfs", &["./tree", "tree.erofs"]);
     let mut damaged = fs::read(place.path().join("tree.erofs")).unwrap();

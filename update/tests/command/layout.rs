@@ -33,11 +33,16 @@ impl Layout {
 
     /// Adds an image for `architecture`, one gzip layer for each list of files, and returns its descriptor.
     pub(crate) fn image(&self, architecture: &str, layers: &[&[(&str, &[u8])]]) -> Value {
+        let tars: Vec<_> = layers.iter().map(|files| tar(files)).collect();
+        self.image_of(architecture, &tars)
+    }
+
+    /// The same of archives.
+    pub(crate) fn image_of(&self, architecture: &str, tars: &[Vec<u8>]) -> Value {
         let (mut diff_ids, mut descriptors) = (Vec::new(), Vec::new());
-        for files in layers {
-            let tar = tar(files);
-            diff_ids.push(sha256(&tar));
-            let (digest, size) = self.blob(&gzip(&tar));
+        for tar in tars {
+            diff_ids.push(sha256(tar));
+            let (digest, size) = self.blob(&gzip(tar));
             let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
             descriptors.push(json!({"mediaType": media_type, "digest": digest, "size": size}));
         }

@@ -1,5 +1,7 @@
 //! `osupdate image digest`
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, anyhow, bail};
 use clap::ArgGroup;
 use osupdate_core::boot::find_kernel;
@@ -29,6 +31,7 @@ Examples:
   osupdate image digest docker://registry.example.com/os:1.2
   osupdate image digest --source oci:build/image --kernel-argument
   osupdate image digest ./rootfs --bootable --hex
+  osupdate image digest --rootfs /run/base --kernel-argument
   osupdate image digest ./image.dump --format v0 --digest sha256")]
 pub(super) struct Args {
     /// Tag or digest of an image in the repository; a directory, dumpfile or EROFS file; or - for standard input
@@ -38,6 +41,11 @@ pub(super) struct Args {
     /// Fetch this image for the purpose, into a temporary repository below $TMPDIR or /var/tmp
     #[arg(long, value_name = "REFERENCE", group = "what", add = completion::references())]
     source: Option<ImageReference>,
+
+    /// The directory with the files of which an image will be made: file systems that are mounted in it are left out, and so are
+    /// fractions of seconds in times, as in layers
+    #[arg(long, value_name = "DIRECTORY", group = "what")]
+    rootfs: Option<PathBuf>,
 
     #[command(flatten)]
     fetch: FetchOptions,
@@ -76,13 +84,16 @@ struct Report {
 
 impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
-        let loader = Loader::new(repository, &self.tree, &self.fetch, context);
+        let mut options = self.tree.clone();
+        options.one_file_system |= self.rootfs.is_some();
+        let loader = Loader::new(repository, &options, &self.fetch, context);
         let mut default_format = Format::V1;
-        let subject = match (&self.source, &self.image) {
-            (Some(reference), _) => loader
+        let subject = match (&self.source, &self.image, &self.rootfs) {
+            (_, _, Some(path)) => loader.rootfs(path)?,
+            (Some(reference), _, _) => loader
                 .fetch(&reference.to_string(), reference)
                 .with_context(|| format!("cannot compute the digest of {reference}"))?,
-            (None, Some(name)) => {
+            (None, Some(name), _) => {
                 let place = find(name, repository)?;
                 if let Place::Image(repository, _) = &place {
                     default_format =
@@ -90,7 +101,7 @@ impl Args {
                 }
                 loader.load_place(name, place)?
             }
-            (None, None) => unreachable!("clap requires one of the two"),
+            (None, None, None) => unreachable!("clap requires one of them"),
         };
         let report = self.report(&subject, repository.wanted_algorithm(), default_format)?;
         if let (true, Some(reason)) = (self.kernel_argument || self.bootable, &report.not_bootable) {

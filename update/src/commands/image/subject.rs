@@ -16,11 +16,13 @@ use osupdate_core::erofs::{self, Format};
 use osupdate_core::oci::{
     ArchiveForm, FetchedManifest, ImageArchive, PullError, PullOptions, StoredImage, plain_image_tree, pull,
 };
-use osupdate_core::repository::Repository;
+use osupdate_core::repository::{OpenContent, Repository};
 use osupdate_core::scan::{HashOnly, scan};
-use osupdate_core::tree::{Content, Entry, LeafKind, Tree};
+use osupdate_core::transform::truncate_times;
+use osupdate_core::tree::{Content, LeafKind, Tree};
 use osupdate_core::{Algorithm, Digest, dumpfile};
 
+use super::directory_files::DirectoryFiles;
 use super::fetch_options::FetchOptions;
 use super::open;
 use super::scratch::Scratch;
@@ -38,8 +40,6 @@ const FILE_MAX_BYTES: u64 = 1 << 30;
 const IMAGE_MAGIC: [u8; 4] = 0xd078_629a_u32.to_le_bytes();
 /// Where an EROFS superblock is, and what it begins with.
 const EROFS_MAGIC: (usize, [u8; 4]) = (1024, 0xe0f5_e1e2_u32.to_le_bytes());
-/// Where a policy with the labels of files is.
-const POLICY: &str = "etc/selinux";
 
 /// Where a name leads.
 pub(super) enum Place {
@@ -84,9 +84,16 @@ pub(super) struct Subject {
     pub(super) tree: Tree,
     /// What its files are named by, if it has any.
     pub(super) algorithm: Option<Algorithm>,
-    repository: Option<Repository>,
-    scratch: Option<Scratch>,
-    directory: Option<PathBuf>,
+    files: Files,
+}
+
+/// Where the contents of a subject's files are.
+enum Files {
+    /// In dumpfiles there are only their digests, as in EROFS files.
+    Nowhere,
+    Repository(Repository),
+    Scratch(Scratch),
+    Directory(DirectoryFiles),
 }
 
 /// What to do to load a subject.
@@ -177,6 +184,16 @@ impl Loader<'_> {
         self.load_place(name, place)
     }
 
+    /// Loads a directory as the image that will be made of it: with times as they are in layers.
+    pub(super) fn rootfs(&self, path: &Path) -> anyhow::Result<Subject> {
+        if !path.is_dir() {
+            bail!("{} is not a directory", path.display());
+        }
+        let mut subject = self.directory(&path.display().to_string(), path)?;
+        truncate_times(&mut subject.tree);
+        Ok(subject)
+    }
+
     pub(super) fn load_place(&self, name: &str, place: Place) -> anyhow::Result<Subject> {
         match place {
             Place::Path(path) if path.is_dir() => self.directory(name, &path),
@@ -192,7 +209,7 @@ impl Loader<'_> {
                 if let Kind::Erofs { digest: of_image, .. } = &mut subject.kind {
                     *of_image = Some(digest);
                 }
-                Ok(Subject { repository: Some(repository), ..subject })
+                Ok(Subject { files: Files::Repository(repository), ..subject })
             }
             Place::Reference(reference) => self.fetch(name, &reference),
         }
@@ -202,16 +219,9 @@ impl Loader<'_> {
         let contents = HashOnly(self.algorithm);
         let result = scan(path, &self.options.scan_options(), &contents, &*self.context.observer);
         let mut tree = super::scanned(result)?;
+        let files = Files::Directory(DirectoryFiles::new(path, &tree));
         self.options.transform(&mut tree).with_context(|| format!("cannot make an image of {name}"))?;
-        Ok(Subject {
-            name: name.to_owned(),
-            kind: Kind::Directory,
-            tree,
-            algorithm: Some(self.algorithm),
-            repository: None,
-            scratch: None,
-            directory: Some(path.to_owned()),
-        })
+        Ok(Subject { name: name.to_owned(), kind: Kind::Directory, tree, algorithm: Some(self.algorithm), files })
     }
 
     fn layers(&self, name: &str, repository: Repository, image: Box<StoredImage>) -> anyhow::Result<Subject> {
@@ -222,9 +232,7 @@ impl Loader<'_> {
             kind: Kind::Layers { image },
             tree,
             algorithm: Some(repository.algorithm()),
-            repository: Some(repository),
-            scratch: None,
-            directory: None,
+            files: Files::Repository(repository),
         })
     }
 
@@ -246,9 +254,7 @@ impl Loader<'_> {
             kind: Kind::Layers { image: Box::new(image) },
             tree,
             algorithm: Some(self.algorithm),
-            repository: None,
-            scratch: Some(scratch),
-            directory: None,
+            files: Files::Scratch(scratch),
         })
     }
 }
@@ -256,52 +262,32 @@ impl Loader<'_> {
 impl Subject {
     /// The tree in the form that is booted.
     pub(super) fn boot_form(&self) -> anyhow::Result<Tree> {
+        if matches!(self.kind, Kind::Dumpfile | Kind::Erofs { .. }) {
+            bail!("a {} is taken as it is: it has one form only", self.kind.describe());
+        }
         let mut tree = self.tree.clone();
-        let options = BootOptions::default();
-        let made;
-        let repository = match (&self.repository, &self.scratch, &self.directory) {
-            _ if matches!(self.kind, Kind::Dumpfile | Kind::Erofs { .. }) => {
-                bail!("a {} is taken as it is: it has one form only", self.kind.describe())
-            }
-            (Some(repository), _, _) => repository,
-            (None, Some(scratch), _) => &scratch.repository,
-            (None, None, Some(directory)) => {
-                made = Scratch::make(self.algorithm.unwrap_or(Algorithm::Sha512))?;
-                store_policy(&made.repository, directory, &tree)?;
-                &made.repository
-            }
-            (None, None, None) => bail!("the files of {} are not at hand", self.name),
-        };
-        transform_for_boot(repository, &mut tree, &options)?;
+        transform_for_boot(self.files()?, &mut tree, &BootOptions::default())?;
         Ok(tree)
     }
-}
 
-/// Stores the files that the boot form depends on: those of the directory with the policy.
-fn store_policy(repository: &Repository, directory: &Path, tree: &Tree) -> anyhow::Result<()> {
-    let Some(policy) = tree.directory(POLICY) else { return Ok(()) };
-    let mut open = vec![(PathBuf::from(POLICY), policy)];
-    while let Some((path, below)) = open.pop() {
-        for (name, entry) in &below.entries {
-            use std::os::unix::ffi::OsStrExt as _;
-            let path = path.join(std::ffi::OsStr::from_bytes(name));
-            match entry {
-                Entry::Directory(child) => open.push((path, child)),
-                Entry::Leaf(id) => {
-                    if let LeafKind::Regular(Content::External { digest: Some(digest), .. }) = &tree.leaf(*id).kind {
-                        let path = directory.join(path);
-                        let mut file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-                        let mut object = repository.new_object()?;
-                        io::copy(&mut file, &mut object).with_context(|| format!("cannot read {}", path.display()))?;
-                        if object.finish()?.digest != *digest {
-                            bail!("{} changed while the directory was read", path.display());
-                        }
-                    }
-                }
-            }
+    /// The contents of its files.
+    pub(super) fn files(&self) -> anyhow::Result<&dyn OpenContent> {
+        match &self.files {
+            Files::Nowhere => bail!("the files of {} are not at hand", self.name),
+            Files::Directory(files) => Ok(files),
+            Files::Repository(repository) => Ok(repository),
+            Files::Scratch(scratch) => Ok(&scratch.repository),
         }
     }
-    Ok(())
+
+    /// The repository that it is in.
+    pub(super) fn repository(&self) -> Option<&Repository> {
+        match &self.files {
+            Files::Repository(repository) => Some(repository),
+            Files::Scratch(scratch) => Some(&scratch.repository),
+            Files::Directory(_) | Files::Nowhere => None,
+        }
+    }
 }
 
 /// Reads a dumpfile or EROFS file.
@@ -348,5 +334,5 @@ fn subject(name: &str, kind: Kind, tree: Tree) -> Subject {
         LeafKind::Regular(Content::External { digest, .. }) => digest.map(|digest| digest.algorithm()),
         _ => None,
     });
-    Subject { name: name.to_owned(), kind, tree, algorithm, repository: None, scratch: None, directory: None }
+    Subject { name: name.to_owned(), kind, tree, algorithm, files: Files::Nowhere }
 }
