@@ -22,10 +22,11 @@ use osupdate_efi::secure_boot::Refused;
 use crate::admission::AdmissionError;
 use crate::output::for_terminal;
 use crate::pkcs11::TokenError;
+use crate::push::PushError;
 use crate::space;
-use crate::transport::TransportError;
 use crate::transport::proxy::ProxyError;
 use crate::transport::registry::{LimitReached, RegistryError};
+use crate::transport::{TargetError, TransportError};
 use crate::trust::TrustError;
 
 /// How a command ended that did not fail.
@@ -210,6 +211,12 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         Some(TransportError::Registry(error)) => return error.hint(),
         Some(TransportError::Proxy(error)) => return error.hint(),
         _ => {}
+    }
+    if let Some(PushError::Target(error)) = error.downcast_ref() {
+        return hint(error);
+    }
+    if let Some(TargetError::Registry(error)) = error.downcast_ref() {
+        return error.hint();
     }
     if let Some(error) = error.downcast_ref::<ProxyError>() {
         return error.hint();

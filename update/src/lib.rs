@@ -20,6 +20,7 @@ mod metered;
 pub mod output;
 mod pkcs11;
 pub mod progress;
+pub mod push;
 mod space;
 mod system;
 pub mod transport;

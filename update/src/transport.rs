@@ -1,9 +1,11 @@
 //! Where images come from: registries, directories, archives, and what other programs keep on this machine.
 
+mod layout_target;
 pub mod limits;
 pub mod proxy;
 pub mod reference;
 pub mod registry;
+mod target;
 
 use std::io::Read;
 
@@ -13,10 +15,12 @@ use osupdate_core::oci::{
 };
 use thiserror::Error;
 
+pub use layout_target::{ArchiveTarget, LayoutTarget, WriteLayoutError};
 pub use limits::TransferLimits;
 use proxy::{ProxyError, ProxyImage};
 pub use reference::ImageReference;
 use registry::{RegistryError, RegistryImage, RegistryOptions};
+pub use target::{Target, TargetError, temporary_directory};
 
 /// How a source is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

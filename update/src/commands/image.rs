@@ -19,6 +19,7 @@ mod mount;
 mod near;
 mod objects;
 mod pull;
+mod push;
 mod scratch;
 mod subject;
 mod tag;
@@ -56,6 +57,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Pull(pull::Args),
+    Push(push::Args),
     List(list::Args),
     Inspect(inspect::Args),
     Digest(digest::Args),
@@ -79,6 +81,7 @@ impl Args {
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self.command {
             Command::Pull(args) => args.run(&self.repository, context),
+            Command::Push(args) => args.run(&self.repository, context),
             Command::List(args) => args.run(&self.repository, context),
             Command::Inspect(args) => args.run(&self.repository, context),
             Command::Digest(args) => args.run(&self.repository, context),

@@ -1,4 +1,4 @@
-//! Images in registries: a client for the part of the distribution protocol that pulling needs.
+//! Images in registries: a client for the distribution protocol, as far as pulling and pushing need it.
 //!
 //! TLS unless plain HTTP is asked for; never the one in place of the other. Manifests are verified against every digest
 //! that somebody states for them: the reference, the list that they are in, the registry's header. Blobs are streamed and
@@ -26,6 +26,7 @@ mod request;
 mod response;
 mod retry;
 mod tls;
+mod upload;
 
 use std::io::Read;
 use std::num::NonZeroUsize;
@@ -60,6 +61,7 @@ pub use proxy::ProxyError;
 pub use registries::{RegistriesError, RegistriesFiles};
 use response::Response;
 pub use retry::Retry;
+pub use upload::RegistryTarget;
 
 /// Most bytes of a list of tags that are read.
 const TAG_LIST_MAX_BYTES: u64 = 4 << 20;

@@ -69,6 +69,7 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     let pulled = run("image pull", &["oci:image", "--tag", "test", "--bootable"]);
     run("image list", &["--all"]);
     let inspected = run("image inspect", &["test"]);
+    run("image push", &["test", "oci:pushed:1"]);
     run("image digest", &["test"]);
     run("image tag", &["test", "other"]);
     run("image untag", &["other"]);

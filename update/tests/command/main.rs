@@ -25,6 +25,7 @@ mod place;
 mod places;
 mod platforms;
 mod proxies;
+mod push;
 mod pushed_images;
 mod ranges;
 mod real;

@@ -134,7 +134,9 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     }
     let mut request = Request { method, path, headers, body: String::new() };
     let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    reader.take(length).read_to_string(&mut request.body).ok()?;
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body).ok()?;
+    request.body = String::from_utf8_lossy(&body).into_owned();
     Some(request)
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -197,7 +197,13 @@ impl Authorization {
                 let basic = self.basic();
                 request::get(
                     clients,
-                    Get { url, headers: &headers, authorization: basic.as_ref(), may_leave_tls: false },
+                    Get {
+                        method: Method::GET,
+                        url,
+                        headers: &headers,
+                        authorization: basic.as_ref(),
+                        may_leave_tls: false,
+                    },
                 )
             }
         };

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, RANGE};
-use reqwest::{StatusCode, Url};
+use reqwest::blocking::Body;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderName, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode, Url};
 
 use super::super::reference::RegistryReference;
 use super::auth::{self, Authorization, LoginFailed};
@@ -17,7 +18,7 @@ use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::http::Request;
 use super::registries::Place;
-use super::request::{self, Get, RequestError};
+use super::request::{self, Change, Get, RequestError};
 use super::response::Response;
 use super::retry::{Retry, RetryAfter, is_transient};
 use crate::exit::one_line;
@@ -95,21 +96,57 @@ impl Endpoint {
         if self.is_plain() { "http" } else { "https" }
     }
 
-    /// Sends the request until there is an answer that another attempt would not change; whatever its status, but never
+    /// Asks for something until there is an answer that another attempt would not change; whatever its status, but never
     /// 401. Retries are logged.
     pub(super) fn get(&self, request: Request<'_>) -> Result<Response, RegistryError> {
+        self.until_answered(self.retry.attempts, request.what, &|authorization| {
+            self.send(Method::GET, request, authorization)
+        })
+    }
+
+    /// The same, only for the head of the answer.
+    pub(super) fn head(&self, request: Request<'_>) -> Result<Response, RegistryError> {
+        self.until_answered(self.retry.attempts, request.what, &|authorization| {
+            self.send(Method::HEAD, request, authorization)
+        })
+    }
+
+    /// Sends a request that changes something.
+    pub(super) fn change(&self, change: &Call<'_>) -> Result<Response, RegistryError> {
+        // Of what has a large body, half may have arrived.
+        let attempts = if change.timeout.is_some() { 1 } else { self.retry.attempts };
+        self.until_answered(attempts, change.what, &|authorization| {
+            let url = match change.address {
+                Address::Path(path) => self.url(path)?,
+                Address::Url(url) => url.clone(),
+            };
+            let authorization = authorization.filter(|_| self.is_own(&request::host(&url)));
+            let (method, headers, timeout) = (change.method.clone(), change.headers, change.timeout);
+            let body = (change.body)();
+            let stays = "what is pushed is not sent on";
+            request::change(&self.clients, Change { method, url, headers, authorization, body, timeout, stays })
+        })
+    }
+
+    /// The address that an answer names for what comes next.
+    pub(super) fn next(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
+        request::location(response.headers(), response.url(), self.insecure.is_some())
+            .map_err(|problem| RegistryError::Redirect { host: self.host().to_owned(), what: what.to_owned(), problem })
+    }
+
+    fn until_answered(&self, attempts: u32, what: &str, send: Send<'_>) -> Result<Response, RegistryError> {
         let mut attempt = 1;
         loop {
-            let last = attempt >= self.retry.attempts;
+            let last = attempt >= attempts;
             let plain = self.is_plain();
-            let (problem, wait) = match self.authorized(request) {
+            let (problem, wait) = match self.authorized(what, send) {
                 Ok(response) if is_transient(response.status()) && !last => {
                     let wait = match RetryAfter::of(response.headers(), SystemTime::now()) {
                         RetryAfter::Unsaid => None,
                         RetryAfter::Wait(wait) => Some(wait),
                         RetryAfter::TooLong(wait) => {
                             let message = format!("it asks to come back in {} seconds", wait.as_secs());
-                            let (host, what) = (self.host().to_owned(), request.what.to_owned());
+                            let (host, what) = (self.host().to_owned(), what.to_owned());
                             return Err(RegistryError::Status { host, status: response.status(), what, message });
                         }
                     };
@@ -121,10 +158,10 @@ impl Endpoint {
                 Err(RequestFailed::Http { host, error }) => match Failure::of(&error) {
                     failure if !plain && self.becomes_plain(&host, failure) => continue,
                     Failure::Transient if !last => (Cause::of(&error).to_string(), None),
-                    _ => return Err(self.failed(&host, &error, request.what)),
+                    _ => return Err(self.failed(&host, &error, what)),
                 },
             };
-            tracing::warn!("registry {}: {problem} for {}, trying again", self.host(), request.what);
+            tracing::warn!("registry {}: {problem} for {what}, trying again", self.host());
             attempt += 1;
             self.retry.wait(attempt, wait);
         }
@@ -146,17 +183,17 @@ impl Endpoint {
     }
 
     /// Sends the request once; with a new authorization again if the registry wants one.
-    fn authorized(&self, request: Request<'_>) -> Result<Response, RequestFailed> {
+    fn authorized(&self, what: &str, send: Send<'_>) -> Result<Response, RequestFailed> {
         self.warn_if_insecure();
         // The second challenge is for a token that expired, the third cannot be answered.
         for _ in 0..3 {
             let header = self.authorization.header();
-            let response = match self.send(request, header.as_ref()) {
+            let response = match send(header.as_ref()) {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED => response,
                 Ok(response) => return Ok(response),
                 Err(RequestError::Http { host, error }) => return Err(RequestFailed::Http { host, error }),
                 Err(RequestError::Redirect { host, problem }) => {
-                    let what = request.what.to_owned();
+                    let what = what.to_owned();
                     return Err(RequestFailed::Final(RegistryError::Redirect { host, what, problem }));
                 }
                 Err(RequestError::Client(error)) => return Err(RequestFailed::Final(error.into())),
@@ -164,7 +201,7 @@ impl Endpoint {
             // Whoever we were redirected to may not ask for the registry's credentials.
             let from = request::host(response.url());
             if !self.is_own(&from) {
-                let (host, what) = (self.host().to_owned(), request.what.to_owned());
+                let (host, what) = (self.host().to_owned(), what.to_owned());
                 let problem = format!("{from}, where it redirects to, asks for a login, which is for {host} alone");
                 return Err(RequestFailed::Final(RegistryError::Redirect { host, what, problem }));
             }
@@ -186,10 +223,20 @@ impl Endpoint {
         }))
     }
 
-    fn send(&self, request: Request<'_>, authorization: Option<&HeaderValue>) -> Result<Response, RequestError> {
+    /// The address of something in the repository.
+    fn url(&self, path: &str) -> Result<Url, RequestError> {
         let (address, repository) = (address(&self.reference), &self.reference.repository);
-        let url = format!("{}://{address}/v2/{repository}/{}", self.scheme(), request.path);
-        let url = Url::parse(&url).map_err(|error| RequestError::Client(ClientError::Http(Cause::of(&error))))?;
+        let url = format!("{}://{address}/v2/{repository}/{path}", self.scheme());
+        Url::parse(&url).map_err(|error| RequestError::Client(ClientError::Http(Cause::of(&error))))
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        request: Request<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RequestError> {
+        let url = self.url(request.path)?;
         // Digests are of the bytes as they are stored.
         let mut headers = vec![(ACCEPT_ENCODING, HeaderValue::from_static("identity"))];
         if let Some(accept) = request.accept.and_then(|accept| HeaderValue::try_from(accept).ok()) {
@@ -200,7 +247,7 @@ impl Endpoint {
             headers.extend(HeaderValue::try_from(range).ok().map(|range| (RANGE, range)));
         }
         let may_leave_tls = self.insecure.is_some();
-        request::get(&self.clients, Get { url, headers: &headers, authorization, may_leave_tls })
+        request::get(&self.clients, Get { method, url, headers: &headers, authorization, may_leave_tls })
     }
 
     /// Whether this is the registry, and not one that it sent us to.
@@ -278,6 +325,31 @@ impl Endpoint {
             _ => RegistryError::Status { host, status, what, message: complaint.message },
         }
     }
+}
+
+/// Sends a request once, with an authorization.
+type Send<'a> = &'a dyn Fn(Option<&HeaderValue>) -> Result<Response, RequestError>;
+
+/// One request that changes something.
+#[allow(missing_debug_implementations, reason = "bodies have nothing to show")]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) address: Address<'a>,
+    pub(super) headers: &'a [(HeaderName, HeaderValue)],
+    /// Makes the body, for each attempt.
+    pub(super) body: &'a dyn Fn() -> Body,
+    /// For large bodies: until they are sent.
+    pub(super) timeout: Option<Duration>,
+    /// What it is, for people.
+    pub(super) what: &'a str,
+}
+
+/// Where a request goes.
+pub(super) enum Address<'a> {
+    /// Below `/v2/<repository>/`.
+    Path(&'a str),
+    /// Where the registry has sent us.
+    Url(&'a Url),
 }
 
 /// Why a request has no answer.

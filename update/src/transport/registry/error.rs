@@ -13,6 +13,7 @@ use super::credentials::CredentialsError;
 use super::meter::LimitReached;
 use super::proxy::ProxyError;
 use super::registries::RegistriesError;
+use super::retry;
 use crate::exit::one_line;
 
 /// Why something could not be had from a registry.
@@ -259,6 +260,25 @@ pub enum RegistryError {
         /// What the registry says.
         message: String,
     },
+    /// What is to be sent cannot be read.
+    #[error("cannot read {what}, to send it")]
+    Body {
+        /// What was to be sent.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What was sent has another digest for the registry than for us.
+    #[error("registry {host} took {what} with digest {found}")]
+    Stored {
+        /// The registry.
+        host: String,
+        /// What was sent.
+        what: String,
+        /// The digest that it states.
+        found: ContentDigest,
+    },
     /// The manifest is larger than manifests may be.
     #[error("{what} is larger than {} MiB", MANIFEST_MAX_BYTES >> 20)]
     ManifestSize {
@@ -315,6 +335,15 @@ impl RegistryError {
         }
     }
 
+    /// Whether another attempt may be answered differently.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => retry::is_transient(*status),
+            _ => false,
+        }
+    }
+
     /// The next step for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -342,7 +371,7 @@ impl RegistryError {
                 "the repository does not exist, or needs a login: skopeo login --authfile /etc/osupdate/auth.json {host}"
             ),
             Self::Denied { host, had_credentials: true, .. } => {
-                format!("check that the user of the auth file may pull from {host}, and that the repository exists")
+                format!("check what the user of the auth file may do at {host}, and that the repository exists")
             }
             Self::NoRepository { .. } => "check the repository name in the reference".to_owned(),
             Self::NoTag { tags, .. } if tags.is_empty() => "it has no tags at all: was an image pushed?".to_owned(),
@@ -366,6 +395,8 @@ impl RegistryError {
             | Self::NotFound { .. }
             | Self::Limit { .. }
             | Self::Status { .. }
+            | Self::Body { .. }
+            | Self::Stored { .. }
             | Self::ManifestSize { .. }
             | Self::ManifestJson { .. }
             | Self::ManifestKind { .. }

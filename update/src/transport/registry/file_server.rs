@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use thiserror::Error;
 
 use super::cause::{Cause, Failure};
@@ -93,7 +93,8 @@ impl FileServer {
         url: &Url,
         max_bytes: u64,
     ) -> Result<Result<Option<FileContents>, FileServerError>, FileServerError> {
-        let get = Get { url: url.clone(), headers: &[], authorization: None, may_leave_tls: false };
+        let get =
+            Get { method: Method::GET, url: url.clone(), headers: &[], authorization: None, may_leave_tls: false };
         let response = match request::get(&self.clients, get) {
             Ok(response) => response,
             Err(RequestError::Client(error)) => return Err(error.into()),

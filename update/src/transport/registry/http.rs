@@ -104,6 +104,11 @@ impl Http {
         Ok(Self { image, endpoints, preferred, avoided, deliveries, configured, retry })
     }
 
+    /// The registry itself.
+    pub(super) fn registry(&self) -> Option<&Endpoint> {
+        self.endpoints.last()
+    }
+
     /// Whether somebody else than the registry itself may deliver.
     pub(super) fn has_mirrors(&self) -> bool {
         self.endpoints.len() > 1

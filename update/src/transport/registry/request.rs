@@ -3,8 +3,11 @@
 //! Registries redirect to wherever they store blobs. A redirect is followed at most ten times in a row, never out of TLS,
 //! and never with our authorization to another host.
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
-use reqwest::{StatusCode, Url, blocking};
+use std::time::Duration;
+
+use reqwest::blocking::{self, Body};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, Url};
 
 use super::clients::{ClientError, Clients};
 use super::response::Response;
@@ -31,9 +34,11 @@ pub(super) enum RequestError {
     Client(ClientError),
 }
 
-/// One GET request.
+/// One request for something.
 #[derive(Debug)]
 pub(super) struct Get<'a> {
+    /// GET or HEAD.
+    pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: &'a [(HeaderName, HeaderValue)],
     /// For this host only.
@@ -44,9 +49,9 @@ pub(super) struct Get<'a> {
 
 /// Sends a request, and follows redirects.
 pub(super) fn get(clients: &Clients, get: Get<'_>) -> Result<Response, RequestError> {
-    let Get { mut url, headers, mut authorization, may_leave_tls } = get;
+    let Get { method, mut url, headers, mut authorization, may_leave_tls } = get;
     for _ in 0..=REDIRECTS_MAX {
-        let mut request = clients.for_url(&url).map_err(RequestError::Client)?.get(url.clone());
+        let mut request = clients.for_url(&url).map_err(RequestError::Client)?.request(method.clone(), url.clone());
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -66,18 +71,46 @@ pub(super) fn get(clients: &Clients, get: Get<'_>) -> Result<Response, RequestEr
     Err(RequestError::Redirect { host: host(&url), problem: format!("more than {REDIRECTS_MAX} redirects") })
 }
 
-/// Sends a form. It has secrets, so no redirect is followed.
-pub(super) fn post_form(clients: &Clients, url: &Url, form: String) -> Result<Response, RequestError> {
-    let client = clients.for_url(url).map_err(RequestError::Client)?;
-    let request = client.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
-    let response = request.send().map_err(|error| RequestError::Http { host: host(url), error })?;
-    match redirect(&response, url, false) {
-        Ok(None) => Ok(Response::new(response, clients.patience())),
-        _ => {
-            let problem = "an identity token is not sent on".to_owned();
-            Err(RequestError::Redirect { host: host(url), problem })
-        }
+/// One request that changes something.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: &'a [(HeaderName, HeaderValue)],
+    pub(super) authorization: Option<&'a HeaderValue>,
+    pub(super) body: Body,
+    /// Longest wait for the head of the answer, if it is not the usual one: until the body is sent.
+    pub(super) timeout: Option<Duration>,
+    /// Why a redirect is not followed.
+    pub(super) stays: &'static str,
+}
+
+/// Sends a request that changes something, or has secrets: no redirect is followed.
+pub(super) fn change(clients: &Clients, change: Change<'_>) -> Result<Response, RequestError> {
+    let Change { method, url, headers, authorization, body, timeout, stays } = change;
+    let mut request = clients.for_url(&url).map_err(RequestError::Client)?.request(method, url.clone()).body(body);
+    for (name, value) in headers {
+        request = request.header(name, value);
     }
+    if let Some(authorization) = authorization {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    if let Some(timeout) = timeout {
+        request = request.timeout(timeout);
+    }
+    let response = request.send().map_err(|error| RequestError::Http { host: host(&url), error })?;
+    match redirect(&response, &url, false) {
+        Ok(None) => Ok(Response::new(response, clients.patience())),
+        _ => Err(RequestError::Redirect { host: host(&url), problem: stays.to_owned() }),
+    }
+}
+
+/// Sends a form. It has secrets.
+pub(super) fn post_form(clients: &Clients, url: &Url, form: String) -> Result<Response, RequestError> {
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))];
+    let (method, url, body) = (Method::POST, url.clone(), Body::from(form));
+    let stays = "an identity token is not sent on";
+    change(clients, Change { method, url, headers: &headers, authorization: None, body, timeout: None, stays })
 }
 
 /// Where an answer sends us, if it does; the problem if we do not go there.
@@ -93,7 +126,12 @@ fn redirect(response: &blocking::Response, url: &Url, may_leave_tls: bool) -> Re
     if !is_redirect {
         return Ok(None);
     }
-    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    location(response.headers(), url, may_leave_tls).map(Some)
+}
+
+/// The address in the header `Location` of an answer from `url`; the problem if we do not go there.
+pub(super) fn location(headers: &HeaderMap, url: &Url, may_leave_tls: bool) -> Result<Url, String> {
+    let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
     let location = location.ok_or("a redirect without an address")?;
     let mut next =
         url.join(location).map_err(|_| format!("a redirect to {:?}, which is no address", printable(location)))?;
@@ -104,7 +142,7 @@ fn redirect(response: &blocking::Response, url: &Url, may_leave_tls: bool) -> Re
         (_, scheme) => return Err(format!("a redirect to an address of the kind {}", printable(scheme))),
     }
     strip_user(&mut next);
-    Ok(Some(next))
+    Ok(next)
 }
 
 /// Takes a user name and password out of an address: nobody tells us who we are.
