@@ -100,7 +100,17 @@ pub fn digest(pe: &Pe<'_>, hash: Hash) -> Vec<u8> {
 
 /// The signatures of a program in their order, each with why it is worth nothing, if so. None if it is not signed.
 pub fn signatures(pe: &Pe<'_>) -> Result<Vec<Result<Signature, SignatureError>>, TableError> {
-    Ok(table::entries(pe)?.into_iter().map(|entry| Signature::read(pe, entry)).collect())
+    // The program may be large, and the signatures many.
+    let mut digests: Vec<(Hash, Vec<u8>)> = Vec::new();
+    let mut digest_of = |hash: Hash| match digests.iter().find(|(known, _)| *known == hash) {
+        Some((_, digest)) => digest.clone(),
+        None => {
+            let found = digest(pe, hash);
+            digests.push((hash, found.clone()));
+            found
+        }
+    };
+    Ok(table::entries(pe)?.into_iter().map(|entry| Signature::read(entry, &mut digest_of)).collect())
 }
 
 /// A program whose signature is trusted.

@@ -70,11 +70,16 @@ pub struct Shim {
 }
 
 impl SecureBoot {
-    /// Reads the variables. A machine without them has no Secure Boot.
+    /// Reads the variables. A machine without them has no Secure Boot; where there must be some and none is shown, that is logged.
     ///
     /// # Errors
     /// A variable that cannot be read, or a list that makes no sense: then it is not known what firmware does with it.
     pub fn read(variables: &EfiVariables) -> Result<Self, VariableError> {
+        if variables.are_hidden() {
+            tracing::warn!(
+                "efivarfs is not mounted, so it is not known what Secure Boot of this machine accepts, ignoring"
+            );
+        }
         let flag =
             |name, vendor| Ok::<_, VariableError>(variables.value(name, &vendor)?.is_some_and(|value| value == [1]));
         Ok(Self {

@@ -15,6 +15,9 @@ use crate::secure_boot::SignatureListError;
 /// Vendor of the loader interface's variables.
 const LOADER_VENDOR: Guid = Guid::new(0x4a67b082, 0x0a4c, 0x41cf, 0xb6c7_440b29bb8c4f);
 
+/// A file beside efivarfs that is there on every machine with EFI.
+const OF_FIRMWARE: &str = "fw_platform_size";
+
 /// Attributes that efivarfs puts before the value.
 const ATTRIBUTES_LEN: usize = 4;
 
@@ -135,6 +138,12 @@ impl EfiVariables {
         self.text("LoaderBootCountPath")
     }
 
+    /// Whether firmware has variables and none is shown: efivarfs is not mounted, or runtime services are off.
+    pub(crate) fn are_hidden(&self) -> bool {
+        let has_firmware = self.dir.parent().is_some_and(|efi| efi.join(OF_FIRMWARE).exists());
+        has_firmware && fs::read_dir(&self.dir).map_or(true, |mut items| items.next().is_none())
+    }
+
     /// The value of a variable, without its attributes.
     pub(crate) fn value(&self, name: &str, vendor: &Guid) -> Result<Option<Vec<u8>>, VariableError> {
         let name = || name.to_owned();
@@ -200,6 +209,19 @@ mod tests {
         assert_eq!(variables.loader_entry_selected().unwrap().as_deref(), Some("ö.conf"));
         assert_eq!(variables.loader_entries().unwrap().unwrap(), ["a.conf", "b.conf", "auto-reboot"]);
         assert_eq!(variables.loader_device_part_uuid().unwrap().as_deref(), Some("ABCD"));
+    }
+
+    #[test]
+    fn variables_that_are_not_shown_are_told_from_none() {
+        let dir = TempDir::new().unwrap();
+        let variables = EfiVariables::new(dir.path().join("efivars"));
+        assert!(!variables.are_hidden());
+        fs::write(dir.path().join(OF_FIRMWARE), "64\n").unwrap();
+        assert!(variables.are_hidden());
+        fs::create_dir(dir.path().join("efivars")).unwrap();
+        assert!(variables.are_hidden());
+        fs::write(dir.path().join("efivars/x"), "").unwrap();
+        assert!(!variables.are_hidden());
     }
 
     #[test]

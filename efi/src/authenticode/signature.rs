@@ -4,8 +4,7 @@ use thiserror::Error;
 
 use super::certificate::{Certificate, CertificateError, Scheme};
 use super::signed_data::SignedData;
-use super::{Hash, digest, indirect};
-use crate::pe::Pe;
+use super::{Hash, indirect};
 
 /// A signature with more certificates is refused: each costs time to check.
 const CERTIFICATES_MAX: usize = 16;
@@ -64,8 +63,8 @@ pub enum SignatureError {
 }
 
 impl Signature {
-    /// Reads an entry of the certificate table and checks it.
-    pub(super) fn read(pe: &Pe<'_>, entry: &[u8]) -> Result<Self, SignatureError> {
+    /// Reads an entry of the certificate table and checks it. `digest_of` is the digest of the program.
+    pub(super) fn read(entry: &[u8], digest_of: &mut impl FnMut(Hash) -> Vec<u8>) -> Result<Self, SignatureError> {
         let data = SignedData::read(entry)?;
         if data.content_type != indirect::CONTENT_TYPE {
             return Err(SignatureError::NotAuthenticode);
@@ -78,7 +77,7 @@ impl Signature {
         if content_hash != Some(hash) {
             return Err(unknown());
         }
-        if content_digest != digest(pe, hash) {
+        if content_digest != digest_of(hash) {
             return Err(SignatureError::OtherContents);
         }
         if data.certificates.len() > CERTIFICATES_MAX {

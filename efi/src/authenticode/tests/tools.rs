@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::authenticode::{Certificates, Hash, SignatureError, Signer, VerifyError, digest, signatures, verify};
 use crate::pe::Pe;
 use crate::pe::fake::pe;
+use crate::secure_boot::Database;
 
 /// Programs of Debian, from packages that `tests/install-deps` installs.
 const REAL: [&str; 2] =
@@ -136,6 +137,28 @@ fn we_accept_what_sbsign_and_osslsigncode_sign() {
             digest(&Pe::parse(&ours).unwrap(), Hash::Sha256),
             digest(&Pe::parse(&theirs).unwrap(), Hash::Sha256)
         );
+    }
+}
+
+#[test]
+fn digests_and_lists_are_those_of_efitools() {
+    if !have(&["openssl", "cert-to-efi-sig-list", "hash-to-efi-sig-list"]) {
+        return;
+    }
+    let place = Place::new(&["db"]);
+    place.run("cert-to-efi-sig-list", &["db.crt", "db.esl"]).unwrap();
+    let list = Database::parse(&fs::read(place.path("db.esl")).unwrap()).unwrap();
+    assert_eq!(list.to_certificates(), place.certificates("db"));
+    for program in programs() {
+        // Tools pad what is no multiple of 8 before they hash it, and firmware does not.
+        if !program.len().is_multiple_of(8) {
+            continue;
+        }
+        fs::write(place.path("in.efi"), &program).unwrap();
+        place.run("hash-to-efi-sig-list", &["in.efi", "hash.esl"]).unwrap();
+        let list = fs::read(place.path("hash.esl")).unwrap();
+        assert!(list.ends_with(&digest(&Pe::parse(&program).unwrap(), Hash::Sha256)));
+        assert_eq!(Database::parse(&list).unwrap().digests_len(), 1);
     }
 }
 

@@ -177,6 +177,9 @@ impl Report {
 
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}  {}, {} sections", self.file.display(), self.kind, self.sections)?;
+        if self.signatures.is_empty() {
+            writeln!(out, "not signed")?;
+        }
         for signature in &self.signatures {
             match (&signature.signer, &signature.problem) {
                 (Some(signer), _) => writeln!(out, "signed by  {signer}")?,
