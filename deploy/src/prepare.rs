@@ -194,7 +194,8 @@ impl Prepared {
             }
             Some(sealed) => {
                 let uki = sealed.record().ok_or(PrepareError::NoBootImage)?;
-                let version = find_kernel(&tree).map(|kernel| kernel.version).unwrap_or_default();
+                let beside = || find_kernel(&tree).map(|kernel| kernel.version).ok();
+                let version = sealed.kernel_version.clone().or_else(beside).unwrap_or_default();
                 (Program::Uki { uki, local: None }, version, sealed.arguments)
             }
         };

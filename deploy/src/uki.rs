@@ -7,14 +7,14 @@
 mod mismatch;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 
 use osupdate_core::boot::{UkiFile, find_kernel, find_ukis};
 use osupdate_core::kernel_args::{ComposefsArg, KernelArgError, composefs_args, split};
 use osupdate_core::repository::{ObjectError, Repository};
 use osupdate_core::tree::{Content, Tree};
 use osupdate_core::{Algorithm, Digest};
-use osupdate_efi::uki::{UkiError as PeError, command_lines};
+use osupdate_efi::pe::{self, Pe, PeError, ReadError};
+use osupdate_efi::uki::{Kind, ParseUkiError, Uki};
 use osupdate_record::{Addon, Uki as Record};
 use thiserror::Error;
 
@@ -33,6 +33,15 @@ pub enum UkiError {
         #[source]
         source: ObjectError,
     },
+    /// It cannot be read.
+    #[error("cannot read /{path} of the image")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
     /// It is not a PE file, or a damaged one.
     #[error("/{path} of the image is no UKI that firmware can start")]
     Damaged {
@@ -41,6 +50,23 @@ pub enum UkiError {
         /// Why.
         #[source]
         source: PeError,
+    },
+    /// It is a PE file, and no UKI.
+    #[error("/{path} of the image is not a UKI")]
+    NotUki {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ParseUkiError,
+    },
+    /// It has no kernel, or should have none.
+    #[error("/{path} of the image is of the kind {}, which cannot be there", kind.name())]
+    Kind {
+        /// The file.
+        path: String,
+        /// What it is.
+        kind: Kind,
     },
     /// A composefs argument is malformed.
     #[error("the command line in /{path} of the image has a malformed composefs argument")]
@@ -114,21 +140,36 @@ pub struct SealedUki {
     pub optional: bool,
     /// Its kernel arguments without composefs arguments: those of the first profile.
     pub arguments: Vec<String>,
+    /// Version of the kernel in it.
+    pub kernel_version: Option<String>,
+}
+
+/// What is read of a UKI or addon.
+struct Contents {
+    /// The command line of each profile.
+    lines: Vec<String>,
+    kernel_version: Option<String>,
 }
 
 /// Finds the UKI that an image boots with; `None`: it boots with a kernel and an initramfs. `tree` is that of the image as
 /// it was pulled: the boot form has nothing in `/boot`.
 pub fn find(repository: &Repository, tree: &Tree) -> Result<Option<SealedUki>, UkiError> {
+    let has_kernel = find_kernel(tree).is_ok();
     let mut sealed = Vec::new();
     let mut unsealed = Vec::new();
     for file in find_ukis(tree) {
-        let lines = lines(repository, &file.path, &file.content)?;
-        let names_image = lines.iter().any(|line| names_image(line));
-        if names_image { sealed.push((file, lines)) } else { unsealed.push(file) }
+        let contents = match Contents::read(repository, &file.path, &file.content, Kind::Uki) {
+            // With a kernel beside it, a UKI of the distribution is left alone.
+            Err(err) if file.is_in_boot_form() && has_kernel => {
+                tracing::debug!("{err}, ignoring");
+                continue;
+            }
+            result => result?,
+        };
+        let names_image = contents.lines.iter().any(|line| names_image(line));
+        if names_image { sealed.push((file, contents)) } else { unsealed.push(file) }
     }
-    let Some((file, lines)) = sealed.pop() else {
-        // With a kernel beside it, a UKI of the distribution is left alone.
-        let has_kernel = find_kernel(tree).is_ok();
+    let Some((file, contents)) = sealed.pop() else {
         let wanted = unsealed.into_iter().find(|file| !file.is_in_boot_form() || !has_kernel);
         return wanted.map_or(Ok(None), |file| Err(UkiError::Unsealed { path: file.path }));
     };
@@ -138,21 +179,29 @@ pub fn find(repository: &Repository, tree: &Tree) -> Result<Option<SealedUki>, U
     }
     for (name, content) in &file.addons {
         let path = format!("{}.extra.d/{name}", file.path);
-        if self::lines(repository, &path, content)?.iter().any(|line| names_image(line)) {
+        let addon = Contents::read(repository, &path, content, Kind::Addon)?;
+        if addon.lines.iter().any(|line| names_image(line)) {
             return Err(UkiError::AddonNamesImage { path });
         }
     }
-    SealedUki::of(file, &lines, repository.algorithm()).map(Some)
+    SealedUki::of(file, contents, repository.algorithm()).map(Some)
 }
 
-/// The command lines of a UKI or addon.
-fn lines(repository: &Repository, path: &str, content: &Content) -> Result<Vec<String>, UkiError> {
-    let Content::External { digest: Some(digest), .. } = content else {
-        // So few bytes are in the image itself, and no PE file.
-        return Err(UkiError::Damaged { path: path.to_owned(), source: PeError::NotPe });
-    };
-    let object = repository.open_object(digest).map_err(|source| UkiError::Open { path: path.to_owned(), source })?;
-    command_lines(File::from(object)).map_err(|source| UkiError::Damaged { path: path.to_owned(), source })
+impl Contents {
+    /// Reads a UKI or addon.
+    fn read(repository: &Repository, path: &str, content: &Content, kind: Kind) -> Result<Self, UkiError> {
+        let path = || path.to_owned();
+        let file = repository.open_content(content).map_err(|source| UkiError::Open { path: path(), source })?;
+        let file = pe::read(file).map_err(|source| UkiError::Read { path: path(), source })?;
+        let program = Pe::parse(&file).map_err(|source| UkiError::Damaged { path: path(), source })?;
+        let uki = Uki::parse(&program).map_err(|source| UkiError::NotUki { path: path(), source })?;
+        if uki.kind() != kind {
+            return Err(UkiError::Kind { path: path(), kind: uki.kind() });
+        }
+        let line = |profile: &osupdate_efi::uki::Profile<'_>| profile.command_line().unwrap_or_default().to_owned();
+        let kernel_version = uki.profiles().first().and_then(|profile| profile.uname()).map(str::to_owned);
+        Ok(Self { lines: uki.profiles().iter().map(line).collect(), kernel_version })
+    }
 }
 
 fn names_image(line: &str) -> bool {
@@ -160,7 +209,8 @@ fn names_image(line: &str) -> bool {
 }
 
 impl SealedUki {
-    fn of(file: UkiFile, lines: &[String], algorithm: Algorithm) -> Result<Self, UkiError> {
+    fn of(file: UkiFile, contents: Contents, algorithm: Algorithm) -> Result<Self, UkiError> {
+        let Contents { lines, kernel_version } = contents;
         let path = || file.path.clone();
         let mut found: BTreeSet<String> = BTreeSet::new();
         let mut named: Vec<ComposefsArg> = Vec::new();
@@ -182,7 +232,7 @@ impl SealedUki {
             return Err(UkiError::Algorithm { path: path(), found: image.algorithm(), expected: algorithm });
         }
         let arguments = lines.first().map(|line| other_arguments(line)).unwrap_or_default();
-        Ok(Self { image, optional: named.iter().any(|arg| arg.optional), arguments, file })
+        Ok(Self { image, optional: named.iter().any(|arg| arg.optional), arguments, kernel_version, file })
     }
 
     /// What a record says of it.
@@ -220,7 +270,8 @@ mod tests {
             content: Content::Inline([].into()),
             addons: Vec::new(),
         };
-        SealedUki::of(file, lines, Algorithm::Sha512)
+        let contents = Contents { lines: lines.to_vec(), kernel_version: None };
+        SealedUki::of(file, contents, Algorithm::Sha512)
     }
 
     #[test]

@@ -10,6 +10,7 @@ use osupdate_core::oci::{
     BlobDescriptor, ContentDigest, ImageSource, Platform, PullOptions, SourceError, StoredImage, pull,
 };
 use osupdate_core::repository::{Repository, Verity};
+use osupdate_efi::pe::fake::pe;
 
 /// Where the images here have their UKI.
 pub(super) const UKI: &str = "boot/EFI/Linux/os.efi";
@@ -143,46 +144,21 @@ fn layer(directories: &[&str], files: &[(&str, impl AsRef<[u8]>)]) -> Vec<u8> {
     layer
 }
 
-/// A PE file with these kernel command lines and no code.
+/// A UKI with this kernel command line; any further ones are of profiles of their own.
 pub(super) fn uki(lines: &[&str]) -> Vec<u8> {
-    const HEADERS: usize = 1024;
-    const ALIGNMENT: usize = 4096;
-    let sections = [(".linux", "kernel")].into_iter().chain(lines.iter().map(|line| (".cmdline", *line)));
-    let sections: Vec<_> = sections.collect();
-    let mut file = vec![0; HEADERS];
-    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"MZ");
-    put(60, &64_u32.to_le_bytes());
-    put(64, b"PE\0\0");
-    // x86-64, number of sections, size of the optional header, executable.
-    put(68, &0x8664_u16.to_le_bytes());
-    put(70, &u16::try_from(sections.len()).unwrap().to_le_bytes());
-    put(84, &240_u16.to_le_bytes());
-    put(86, &0x22_u16.to_le_bytes());
-    // PE32+, alignments, sizes of image and headers, number of data directories.
-    put(88, &0x20b_u16.to_le_bytes());
-    put(88 + 32, &4096_u32.to_le_bytes());
-    put(88 + 36, &512_u32.to_le_bytes());
-    put(88 + 56, &u32::try_from(ALIGNMENT * (sections.len() + 1)).unwrap().to_le_bytes());
-    put(88 + 60, &1024_u32.to_le_bytes());
-    put(88 + 108, &16_u32.to_le_bytes());
-    for (number, (name, contents)) in sections.iter().enumerate() {
-        let header = 88 + 240 + 40 * number;
-        let size = u32::try_from(contents.len()).unwrap();
-        put(header, name.as_bytes());
-        put(header + 8, &size.to_le_bytes());
-        put(header + 12, &u32::try_from(ALIGNMENT * (number + 1)).unwrap().to_le_bytes());
-        put(header + 16, &size.next_multiple_of(512).to_le_bytes());
-        put(header + 20, &u32::try_from(HEADERS + 512 * number).unwrap().to_le_bytes());
-        // Readable data.
-        put(header + 36, &0x4000_0040_u32.to_le_bytes());
+    let mut sections: Vec<(&str, &[u8])> = vec![(".linux", b"kernel"), (".uname", b"6.12.1-uki")];
+    for (number, line) in lines.iter().enumerate() {
+        if lines.len() > 1 {
+            sections.push((".profile", if number == 0 { b"ID=main" } else { b"ID=other" }));
+        }
+        sections.push((".cmdline", line.as_bytes()));
     }
-    for (_, contents) in sections {
-        assert!(contents.len() <= 512);
-        file.extend(contents.as_bytes());
-        file.resize(file.len().next_multiple_of(512), 0);
-    }
-    file
+    pe(&sections)
+}
+
+/// An addon with this kernel command line.
+pub(super) fn addon(line: &str) -> Vec<u8> {
+    pe(&[(".cmdline", line.as_bytes())])
 }
 
 /// Adds a file or directory to a tar archive.

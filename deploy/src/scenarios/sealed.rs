@@ -9,7 +9,7 @@ use super::STEPS;
 use super::before_commit;
 use super::checks;
 use super::computer::{Computer, names, upgrade};
-use super::image::{Image, UKI, uki};
+use super::image::{Image, UKI, addon, uki};
 use crate::cleanup;
 use crate::install::enrolment::{self, EnrolmentError};
 use crate::plan::Staging;
@@ -45,6 +45,7 @@ fn sealed_image_boots_by_its_own_command_line_and_is_rolled_back() {
     computer.change_etc("host.conf", "mine");
     // The older image has the higher version.
     let second = computer.upgrade(&Image::sealed("1"));
+    assert_eq!(second.record.boot.kernel, "6.12.1-uki", "as the UKI says");
     assert_eq!(
         (second.staging, second.record.boot.image_arguments.as_slice()),
         (Staging::New, &["quiet", "rw"].map(str::to_owned)[..])
@@ -239,19 +240,23 @@ fn what_to_boot_is_never_guessed() {
     assert!(text.contains("profile 1 of the UKI"), "{text}");
     let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, &[b'x'; 100])]));
     assert!(text.contains("no UKI that firmware can start"), "{text}");
-    let addon = format!("{UKI}.extra.d/a.addon.efi");
-    let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, &sealed), (addon.as_str(), &sealed)]));
+    let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, &addon(&line))]));
+    assert!(text.contains("of the kind addon"), "{text}");
+    let path = format!("{UKI}.extra.d/a.addon.efi");
+    let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, sealed.clone()), (path.as_str(), addon(&line))]));
     assert!(text.contains("a.addon.efi of the image has a composefs argument"), "{text}");
 }
 
 #[test]
 fn uki_of_the_distribution_beside_a_kernel_is_left_alone() {
     let mut computer = Computer::installed(&Image::new("1"));
-    let image = Image::new("2").with_layer(&[], &[("usr/lib/modules/6.12/vmlinuz-virt.efi", &uki(&["quiet"]))]);
-    let staged = computer.upgrade(&image);
-    assert_eq!(staged.record.boot.uki, None);
-    assert_eq!(computer.boot(), staged.id);
-    computer.assert_whole();
+    for (version, other) in [("2", uki(&["quiet"])), ("3", vec![b'x'; 100])] {
+        let image = Image::new(version).with_layer(&[], &[("usr/lib/modules/6.12/vmlinuz-virt.efi", &other)]);
+        let staged = computer.upgrade(&image);
+        assert_eq!(staged.record.boot.uki, None);
+        assert_eq!(computer.boot(), staged.id);
+        computer.assert_whole();
+    }
 }
 
 #[test]
@@ -259,8 +264,8 @@ fn addons_of_the_image_are_beside_its_uki() {
     let mut computer = Computer::installed(&Image::new("1"));
     let base = Image::new("2");
     let line = format!("composefs={} rw", base.boot_digest());
-    let addon = format!("{UKI}.extra.d/debug.addon.efi");
-    let image = base.with_layer(&[], &[(UKI, uki(&[&line])), (addon.as_str(), uki(&["debug"]))]);
+    let path = format!("{UKI}.extra.d/debug.addon.efi");
+    let image = base.with_layer(&[], &[(UKI, uki(&[&line])), (path.as_str(), addon("debug"))]);
     let staged = computer.upgrade(&image);
     computer.assert_whole();
     computer.boot();
