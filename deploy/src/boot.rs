@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use osupdate_core::digest::Digest;
 use osupdate_core::kernel_args::ComposefsArg;
+use osupdate_core::observer::{Event, Observer};
 use osupdate_core::repository::{ObjectError, Repository};
 use osupdate_efi::esp::{PutBootFilesError, RemoveEntryError, Space, VerifyBootFilesError, WriteEntryError};
 use osupdate_efi::loader_version::LoaderVersion;
@@ -15,6 +16,8 @@ use osupdate_efi::locate::{Devices, LocateError, device_of};
 use osupdate_efi::mounted::{MountError, mount};
 use osupdate_efi::name::{NEW_TRIES, ParseNameError};
 use osupdate_efi::order::NamedEntry;
+use osupdate_efi::pe::ReadError;
+use osupdate_efi::secure_boot::{Refused, SecureBoot};
 use osupdate_efi::variables::{EfiVariables, LoaderFeatures, VariableError};
 use osupdate_efi::{AccessError, BootDigest, Esp, ParseBootDigestError};
 use osupdate_record::{Deployment as Record, DeploymentId};
@@ -36,6 +39,8 @@ pub struct BootPartition {
     esp: Esp,
     /// What the loader says that it can; `None`: it did not say.
     features: Option<LoaderFeatures>,
+    /// What Secure Boot of this machine accepts, if that is known.
+    secure_boot: Result<SecureBoot, VariableError>,
 }
 
 /// What is on the boot partition.
@@ -139,6 +144,24 @@ pub enum BootError {
     /// A boot file could not be read.
     #[error("cannot read the boot files from the repository")]
     Read(#[source] io::Error),
+    /// Firmware, or shim, would not start it.
+    #[error("Secure Boot of this machine would refuse {path} of the image")]
+    Refused {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: Refused,
+    },
+    /// A boot file is too large.
+    #[error("cannot read {path} of the image")]
+    Program {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
     /// The addon with the machine's own kernel arguments could not be read.
     #[error("cannot read {path}, the addon with this machine's kernel arguments")]
     LocalAddon {
@@ -175,12 +198,46 @@ impl BootPartition {
             tracing::debug!("{err}, ignoring");
             None
         });
-        Ok(Self { features, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
+        let secure_boot = SecureBoot::read(&EfiVariables::default());
+        Ok(Self { features, secure_boot, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
     }
 
     /// Takes the mounted partition of a system that does not run.
     pub fn new(esp: Esp) -> Self {
-        Self { esp, features: None }
+        Self { esp, features: None, secure_boot: Ok(SecureBoot::default()) }
+    }
+
+    /// The same on a machine with this state of Secure Boot.
+    #[cfg(test)]
+    pub(crate) fn with_secure_boot(self, secure_boot: SecureBoot) -> Self {
+        Self { secure_boot: Ok(secure_boot), ..self }
+    }
+
+    /// Checks that this machine will start a program of an image: what firmware would refuse must not become what boots next.
+    pub(crate) fn check_program(
+        &self,
+        repository: &Repository,
+        program: &Program,
+        observer: &dyn Observer,
+    ) -> Result<(), BootError> {
+        let secure_boot = match &self.secure_boot {
+            Ok(secure_boot) if !secure_boot.enabled => return Ok(()),
+            Ok(secure_boot) => secure_boot,
+            Err(err) => {
+                let source = std::error::Error::source(err).map(|source| format!(": {source}")).unwrap_or_default();
+                let text = format!("{err}{source}: it is not known what Secure Boot of this machine accepts");
+                observer.event(Event::Warning(&text));
+                return Ok(());
+            }
+        };
+        program.each_signed(repository, |path, contents| {
+            secure_boot.check(contents).map_err(|source| BootError::Refused { path: path.to_owned(), source })
+        })?;
+        if let Some(Err(refused)) = program.local().map(|addon| secure_boot.check(addon)) {
+            let text = format!("the kernel arguments in the addon of this machine would be ignored: {refused}");
+            observer.event(Event::Warning(&text));
+        }
+        Ok(())
     }
 
     /// Whether entries for UKIs may have the key `uki`: every loader that may read them must know it, for one that does not

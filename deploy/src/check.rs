@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use osupdate_core::boot::find_kernel;
+use osupdate_core::observer::Silent;
 use osupdate_core::oci::{Amount, ContentDigest, Offer, PullError};
 use osupdate_core::repository::{FileError, ImageError, Repository};
 use osupdate_core::tree::Tree;
@@ -218,6 +219,8 @@ fn of_tree(
     cost.esp_bytes = match scene.boot {
         None => Amount::UNKNOWN,
         Some(partition) => {
+            // What would be refused is no update.
+            partition.check_program(scene.repository, &program, &Silent)?;
             let space = partition.space()?;
             let boot_digest = program.boot_digest(scene.repository, &image)?.to_string();
             // The entry, and the directory of new boot files.

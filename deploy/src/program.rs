@@ -8,7 +8,7 @@ use osupdate_core::boot::{Kernel, find_kernel};
 use osupdate_core::repository::Repository;
 use osupdate_core::tree::{Content, Tree};
 use osupdate_efi::esp::BootFiles;
-use osupdate_efi::{BootDigest, Source};
+use osupdate_efi::{BootDigest, Source, pe};
 use osupdate_record::{Deployment as Record, DeploymentId, Uki, paths};
 
 use crate::boot::BootError;
@@ -77,6 +77,39 @@ impl Program {
                     addons.push((LOCAL_ADDON.to_owned(), Box::new(Cursor::new(local.as_slice()))));
                 }
                 Ok(BootFiles::uki(image, open_object(repository, &uki.object)?, addons))
+            }
+        }
+    }
+
+    /// Contents of the addon that was made on this machine.
+    pub(crate) fn local(&self) -> Option<&[u8]> {
+        match self {
+            Self::Uki { local, .. } => local.as_deref(),
+            Self::Kernel(_) => None,
+        }
+    }
+
+    /// Shows each file of the image that firmware checks before it is started: path and contents.
+    pub(crate) fn each_signed(
+        &self,
+        repository: &Repository,
+        mut check: impl FnMut(&str, &[u8]) -> Result<(), BootError>,
+    ) -> Result<(), BootError> {
+        let mut check = |path: &str, mut file: Box<dyn Source + '_>| {
+            let contents = pe::read(&mut *file);
+            let contents = contents.map_err(|source| BootError::Program { path: path.to_owned(), source })?;
+            check(path, &contents)
+        };
+        match self {
+            Self::Kernel(kernel) => {
+                check(&format!("/usr/lib/modules/{}/vmlinuz", kernel.version), open(repository, &kernel.vmlinuz)?)
+            }
+            Self::Uki { uki, .. } => {
+                check(&format!("/{}", uki.path), open_object(repository, &uki.object)?)?;
+                uki.addons.iter().try_for_each(|addon| {
+                    let path = format!("/{}.extra.d/{}", uki.path, addon.name);
+                    check(&path, open_object(repository, &addon.object)?)
+                })
             }
         }
     }

@@ -3,6 +3,7 @@
 use osupdate_record::{Deployment as Record, DeploymentId};
 use thiserror::Error;
 
+use crate::boot::BootError;
 use crate::change::{self, ChangeError, Etc};
 use crate::cleanup::{self, CleanupError};
 use crate::machine::Machine;
@@ -27,6 +28,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: Box<PrepareError>,
+    },
+    /// The machine would not start it, for its keys were changed since it ran.
+    #[error("deployment {} cannot be gone back to", id.short(12))]
+    Program {
+        /// The deployment.
+        id: DeploymentId,
+        /// Why.
+        #[source]
+        source: Box<BootError>,
     },
     /// The deployment could not be put first.
     #[error("cannot make deployment {} boot next", id.short(12))]
@@ -58,8 +68,12 @@ pub fn rollback(machine: &Machine<'_>) -> Result<RolledBack, Error> {
     let plan = Rollback::of(&survey.model)?;
     let target = survey.model.get(&plan.target).ok_or(RollbackError::Nothing)?;
     // What boots next must be able to: the system that runs is about to lose its place.
-    Prepared::of_deployment(machine.repository, machine.sysroot.directory(), &target.id, &target.record)
+    let prepared = Prepared::of_deployment(machine.repository, machine.sysroot.directory(), &target.id, &target.record)
         .map_err(|source| Error::Image { id: target.id.clone(), source: Box::new(source) })?;
+    machine
+        .boot
+        .check_program(machine.repository, &prepared.program, machine.observer)
+        .map_err(|source| Error::Program { id: target.id.clone(), source: Box::new(source) })?;
     change::put_first(machine, &survey.model, target, target.record.clone(), Etc::Keep)
         .map_err(|source| Error::Change { id: target.id.clone(), source: Box::new(source) })?;
     let removed = cleanup::remove_unneeded(machine)?;

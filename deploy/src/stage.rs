@@ -149,6 +149,7 @@ pub fn stage(
         let image = prepared.image_record(&image, &request.source, &request.signatures);
         return finish(machine, model, deployment, staging, image, request);
     }
+    machine.boot.check_program(machine.repository, &prepared.program, machine.observer)?;
     warn_of_unused_arguments(machine, booted, &prepared);
 
     let dropped = make_room(machine, model, &prepared)?;

@@ -227,6 +227,9 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(hint) = space::hint(error) {
         return Some(hint);
     }
+    if let Some(refused) = error.downcast_ref::<Refused>() {
+        return Some(refused.hint().to_owned());
+    }
     if let Some(mismatch) = error.downcast_ref::<Box<Mismatch>>() {
         return Some(mismatch.hint());
     }

@@ -13,6 +13,7 @@ use osupdate_core::repository::{Namespace, OpenOptions, Repository, Verity};
 use osupdate_efi::Esp;
 use osupdate_efi::name::BootTries;
 use osupdate_efi::order::first_choice;
+use osupdate_efi::secure_boot::SecureBoot;
 use osupdate_record::{Deployment as Record, DeploymentId, paths};
 
 use super::image::Image;
@@ -39,6 +40,8 @@ pub(super) struct Computer {
     pub(super) blessing: bool,
     /// The command line of the kernel that runs.
     pub(super) line: String,
+    /// What firmware accepts.
+    pub(super) secure_boot: SecureBoot,
 }
 
 impl Computer {
@@ -50,7 +53,8 @@ impl Computer {
         fs::create_dir(&root).unwrap();
         state::prepare(&Directory::open(&root).unwrap()).unwrap();
         Repository::init(&root.join(paths::REPOSITORY), Algorithm::Sha512, Verity::Unverified).unwrap();
-        let mut computer = Self { directory, booted: None, blessing: true, line: String::new() };
+        let mut computer =
+            Self { directory, booted: None, blessing: true, line: String::new(), secure_boot: SecureBoot::default() };
         computer.run(None, |machine| {
             let (stored, prepared) = Prepared::fetch(machine.repository, image, &Silent).unwrap();
             let arguments = vec!["root=UUID=1".to_owned(), "rw".to_owned()];
@@ -89,7 +93,7 @@ impl Computer {
         let sysroot = Sysroot::open(&self.root()).unwrap();
         let lock = sysroot.lock(Patience::Fail, "test", &Silent).unwrap();
         let repository = sysroot.repository(&OpenOptions::default()).unwrap();
-        let boot = BootPartition::new(self.open_esp());
+        let boot = BootPartition::new(self.open_esp()).with_secure_boot(self.secure_boot.clone());
         let mut machine = Machine::new(&sysroot, &repository, &boot, self.booted.clone(), &lock, &Silent);
         machine.stop_after = stop_after;
         action(&machine)

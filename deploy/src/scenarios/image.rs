@@ -10,6 +10,7 @@ use osupdate_core::oci::{
     BlobDescriptor, ContentDigest, ImageSource, Platform, PullOptions, SourceError, StoredImage, pull,
 };
 use osupdate_core::repository::{Repository, Verity};
+use osupdate_efi::authenticode::Signer;
 use osupdate_efi::pe::fake::pe;
 
 /// Where the images here have their UKI.
@@ -70,6 +71,13 @@ impl Image {
         });
         let line = format!("composefs.digest=v1-sha512-12:{digest} {arguments}");
         plain.with_layer(&[], &[(UKI, &uki(&[&line]))])
+    }
+
+    /// A sealed image of this version whose UKI is signed.
+    pub(super) fn signed(version: &str, signer: &Signer) -> Self {
+        let plain = Self::new(version);
+        let line = format!("composefs.digest=v1-sha512-12:{} rw", plain.boot_digest());
+        plain.with_layer(&[], &[(UKI, signer.sign(&uki(&[&line])).unwrap())])
     }
 
     /// The same with another layer on top.

@@ -4,6 +4,9 @@ use std::fs;
 
 use osupdate_core::observer::Silent;
 use osupdate_core::oci::{Offer, Platform};
+use osupdate_efi::authenticode::fake::Authority;
+use osupdate_efi::secure_boot::{SecureBoot, fake};
+use osupdate_efi::variables::EfiVariables;
 
 use super::STEPS;
 use super::before_commit;
@@ -303,4 +306,43 @@ fn secure_boot_keys_of_the_image_are_complete_or_refused() {
     let err = find(&["auto/PK.auth", "auto/db.auth"]).unwrap_err().to_string();
     assert!(err.ends_with("secureboot-keys/auto of the image has no KEK.auth"), "{err}");
     assert!(matches!(find(&["a b/PK.auth"]), Err(EnrolmentError::Name { .. })));
+}
+
+/// What firmware accepts with these certificates in db and dbx.
+fn secure_boot(db: &Authority, dbx: Option<&Authority>) -> SecureBoot {
+    let efivarfs = tempfile::tempdir().unwrap();
+    fake::enable(efivarfs.path(), &[db.certificate()]);
+    if let Some(revoked) = dbx {
+        let list = fake::list(fake::CERTIFICATE, &[revoked.certificate().der()]);
+        fake::write_variable(efivarfs.path(), "dbx", &list);
+    }
+    SecureBoot::read(&EfiVariables::new(efivarfs.path())).unwrap()
+}
+
+#[test]
+fn what_firmware_would_refuse_never_becomes_what_boots_next() {
+    let (ours, theirs) = (Authority::new("Ours"), Authority::new("Theirs"));
+    let mut computer = Computer::installed(&Image::signed("1", &ours.signer()));
+    let first = computer.booted();
+    computer.secure_boot = secure_boot(&ours, None);
+    computer.upgrade(&Image::signed("2", &ours.signer()));
+    let second = computer.boot();
+
+    let (text, _) = refused(&computer, &Image::sealed("3"));
+    assert!(text.contains(&format!("Secure Boot of this machine would refuse /{UKI} of the image")), "{text}");
+    assert!(text.contains("it is not signed"), "{text}");
+    let (text, _) = refused(&computer, &Image::signed("3", &theirs.signer()));
+    assert!(text.contains("Theirs") && text.contains("does not trust"), "{text}");
+    let (text, _) = refused(&computer, &Image::new("3"));
+    assert!(text.contains("would refuse /usr/lib/modules/6.12/vmlinuz"), "{text}");
+
+    // The key is revoked while the system runs that it has signed.
+    computer.secure_boot = secure_boot(&theirs, Some(&ours));
+    let err = computer.run(None, rollback::rollback).unwrap_err();
+    assert!(matches!(&err, rollback::Error::Program { id, .. } if *id == first), "{err}");
+    assert!(chain(&err).contains("was revoked"), "{}", chain(&err));
+    assert_eq!(computer.model().next().unwrap().id, second);
+    computer.upgrade(&Image::signed("3", &theirs.signer()));
+    computer.boot();
+    computer.assert_whole();
 }
