@@ -61,7 +61,7 @@ pub(crate) fn put_new(
     prepared: &Prepared,
 ) -> Result<(), ChangeError> {
     let root = machine.sysroot.directory();
-    state::create(root, id, record)?;
+    state::create(root, id, record, prepared.program.local())?;
     machine.reached(Step::Record);
     machine.boot.write_kernel(machine.repository, id, &prepared.program, &record.boot.digest)?;
     machine.reached(Step::Kernel);

@@ -113,7 +113,7 @@ pub fn repair(machine: &Machine<'_>) -> Result<Survey, CleanupError> {
         state::remove_leftover(root, name)?;
     }
     for deployment in &survey.found {
-        state::remove_temporaries(root, &deployment.id)?;
+        state::remove_temporaries(root, deployment)?;
     }
     machine.boot.remove_temporaries()?;
     let refs = deployment_refs(machine.repository)?;

@@ -203,9 +203,7 @@ fn check_arguments(options: &Options) -> Result<(), InstallError> {
         RootMount::Uuid | RootMount::Auto => None,
     };
     for argument in options.kernel_arguments.iter().chain(spec) {
-        let empty = argument.trim().is_empty();
-        if empty || argument.trim() != argument || argument.contains(char::is_control) || kargs::is_composefs(argument)
-        {
+        if !kargs::is_usable(argument) {
             return Err(InstallError::KernelArgument { argument: argument.clone() });
         }
     }

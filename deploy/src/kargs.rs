@@ -1,7 +1,11 @@
-//! Kernel arguments that an image asks for: `/usr/lib/bootc/kargs.d/*.toml`.
+//! Kernel arguments: those that an image asks for, and changing those of the machine.
 //!
-//! Each file has `kargs = ["…"]` and optionally `match-architectures = ["x86_64", …]`; files are taken in the order of
+//! An image has `/usr/lib/bootc/kargs.d/*.toml`. Each file has `kargs = ["…"]` and optionally `match-architectures = ["x86_64", …]`; files are taken in the order of
 //! their names. The same files work with bootc, so an image needs them only once.
+
+pub mod allow;
+pub mod change;
+pub mod edit;
 
 use std::io::Read as _;
 
@@ -100,6 +104,12 @@ fn parse(name: &str, text: &str, architecture: &str) -> Result<Vec<String>, Karg
         }
     }
     Ok(file.kargs)
+}
+
+/// Whether an argument of the machine can be one: it neither breaks a boot entry nor selects another image.
+pub fn is_usable(argument: &str) -> bool {
+    let is_one = !argument.is_empty() && argument.trim() == argument && !argument.contains(char::is_control);
+    is_one && !is_composefs(argument)
 }
 
 /// Whether an argument selects the image, which is ours to write.

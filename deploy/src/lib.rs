@@ -15,6 +15,7 @@ pub mod install;
 pub mod kargs;
 pub mod list;
 mod loader;
+pub mod local_addon;
 pub mod machine;
 pub mod model;
 pub mod plan;

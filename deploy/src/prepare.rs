@@ -8,14 +8,15 @@ use osupdate_core::oci::{ImageSource, PullError, PullOptions, StoredImage, TreeE
 use osupdate_core::repository::{ImageError, Repository};
 use osupdate_core::tree::Tree;
 use osupdate_record::{
-    Boot, Deployment as Record, DeploymentId, Etc, Image, Origin, RECORD_VERSION, Requirement, Signature,
+    Boot, Deployment as Record, DeploymentId, Etc, Image, LocalAddon, Origin, RECORD_VERSION, Requirement, Signature,
 };
 use thiserror::Error;
 
 use crate::boot::{BootError, image_of};
 use crate::directory::Directory;
+use crate::kargs::allow::AllowListError;
 use crate::kargs::{self, KargsError};
-use crate::program::Program;
+use crate::program::{self, Program};
 use crate::timestamp;
 use crate::uki::{self, Mismatch, SealedUki, UkiError};
 
@@ -73,6 +74,9 @@ pub enum PrepareError {
     /// Its kernel arguments cannot be used.
     #[error("the kernel arguments of the image cannot be used")]
     Kargs(#[from] KargsError),
+    /// It is not known which arguments of the machine it allows.
+    #[error("it is not known which kernel arguments of this machine the image allows")]
+    AllowList(#[from] AllowListError),
     /// Its os-release cannot be read.
     #[error("cannot read os-release of the image")]
     OsRelease(#[source] boot::BootError),
@@ -234,6 +238,30 @@ impl Prepared {
         Ok(Self { id, tree, program, kernel_version, boot_digest, image_arguments, release })
     }
 
+    /// Adds the addon that a deployment has; it is the same file, signed as it is.
+    pub(crate) fn add_local(
+        &mut self,
+        repository: &Repository,
+        root: &Directory,
+        from: &DeploymentId,
+        local: LocalAddon,
+    ) -> Result<(), PrepareError> {
+        let contents = |err| PrepareError::KernelContents(Box::new(err));
+        let addon = program::read_addon(root, from, &local).map_err(contents)?;
+        if let Program::Uki { uki, local: contents } = &mut self.program {
+            uki.local = Some(local);
+            *contents = Some(addon);
+        }
+        let image = image_of(&self.id).map_err(contents)?;
+        self.boot_digest = self.program.boot_digest(repository, &image).map_err(contents)?.to_string();
+        Ok(())
+    }
+
+    /// The addon that was made on this machine.
+    pub(crate) fn local(&self) -> Option<&LocalAddon> {
+        self.program.uki()?.local.as_ref()
+    }
+
     /// The record of a new deployment.
     pub fn record(
         &self,
@@ -281,7 +309,7 @@ impl Prepared {
 }
 
 /// The files of an image that is mounted.
-fn read_tree(repository: &Repository, digest: Digest) -> Result<Tree, PrepareError> {
+pub(crate) fn read_tree(repository: &Repository, digest: Digest) -> Result<Tree, PrepareError> {
     let image = repository.read_image(&digest).map_err(|source| PrepareError::Open { digest, source })?;
     let (tree, _) = erofs::read(&image).map_err(|source| PrepareError::Read { digest, source })?;
     Ok(tree)

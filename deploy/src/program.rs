@@ -9,7 +9,7 @@ use osupdate_core::repository::Repository;
 use osupdate_core::tree::{Content, Tree};
 use osupdate_efi::esp::BootFiles;
 use osupdate_efi::{BootDigest, Source, pe};
-use osupdate_record::{Deployment as Record, DeploymentId, Uki, paths};
+use osupdate_record::{Deployment as Record, DeploymentId, LocalAddon, Uki, paths};
 
 use crate::boot::BootError;
 use crate::directory::Directory;
@@ -45,13 +45,8 @@ impl Program {
         let Some(uki) = &record.boot.uki else {
             return find_kernel(tree).map(Self::Kernel).map_err(BootError::Kernel);
         };
-        let local = uki.local.as_ref().map(|local| {
-            let path = format!("{}/{}", paths::deployment(id), local.file);
-            let mut contents = Vec::new();
-            let read = root.file(&path).and_then(|file| file.take(LOCAL_ADDON_MAX_BYTES).read_to_end(&mut contents));
-            read.map(|_| contents).map_err(|source| BootError::LocalAddon { path, source })
-        });
-        Ok(Self::Uki { uki: uki.clone(), local: local.transpose()? })
+        let local = uki.local.as_ref().map(|local| read_addon(root, id, local)).transpose()?;
+        Ok(Self::Uki { uki: uki.clone(), local })
     }
 
     /// The UKI, if it is one.
@@ -123,6 +118,14 @@ impl Program {
     pub(crate) fn sizes_bytes(&self, repository: &Repository, image: &Digest) -> Result<Vec<u64>, BootError> {
         self.files(repository, image)?.sizes_bytes().map_err(BootError::Read)
     }
+}
+
+/// Reads the local addon of a deployment.
+pub(crate) fn read_addon(root: &Directory, id: &DeploymentId, local: &LocalAddon) -> Result<Vec<u8>, BootError> {
+    let path = format!("{}/{}", paths::deployment(id), local.file);
+    let mut contents = Vec::new();
+    let read = root.file(&path).and_then(|file| file.take(LOCAL_ADDON_MAX_BYTES).read_to_end(&mut contents));
+    read.map(|_| contents).map_err(|source| BootError::LocalAddon { path, source })
 }
 
 fn open<'a>(repository: &Repository, content: &'a Content) -> Result<Box<dyn Source + 'a>, BootError> {

@@ -3,6 +3,7 @@
 mod checks;
 mod computer;
 mod image;
+mod kargs;
 mod sealed;
 mod signed;
 

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::boot::{self, BootError};
 use crate::change::{self, ChangeError, Etc};
 use crate::cleanup::{self, CleanupError};
+use crate::kargs::allow::AllowList;
 use crate::machine::Machine;
 use crate::model::{Deployment, Model};
 use crate::plan::Staging;
@@ -136,11 +137,12 @@ pub fn stage(
             return finish(machine, model, deployment, staging, image, request);
         }
     }
-    let (image, prepared) = Prepared::fetch(machine.repository, offer, machine.observer).map_err(|err| match err {
-        FetchError::Pull(source) => StageError::Pull { reference: reference(), source },
-        FetchError::Prepare(source) => StageError::Prepare { reference: reference(), source },
-    })?;
-    let id = &prepared.id;
+    let (image, mut prepared) =
+        Prepared::fetch(machine.repository, offer, machine.observer).map_err(|err| match err {
+            FetchError::Pull(source) => StageError::Pull { reference: reference(), source },
+            FetchError::Prepare(source) => StageError::Prepare { reference: reference(), source },
+        })?;
+    let id = &prepared.id.clone();
     let failed = |source| StageError::Change { id: id.clone(), source: Box::new(source) };
     let staging = Staging::with_uki(model, id, prepared.program.uki());
     if let (true, Some(deployment)) = (settled(staging, request), model.get(id)) {
@@ -149,15 +151,20 @@ pub fn stage(
         let image = prepared.image_record(&image, &request.source, &request.signatures);
         return finish(machine, model, deployment, staging, image, request);
     }
-    machine.boot.check_program(machine.repository, &prepared.program, machine.observer)?;
     warn_of_unused_arguments(machine, booted, &prepared);
+    // What the user has changed last.
+    let own = model.get(id).filter(|_| staging == Staging::Resealed);
+    let changed = own.map_or_else(|| followed(model), Ok)?;
+    carry_addon(machine, changed, &mut prepared)
+        .map_err(|source| StageError::Prepare { reference: reference(), source: Box::new(source) })?;
+    machine.boot.check_program(machine.repository, &prepared.program, machine.observer)?;
 
-    let dropped = make_room(machine, model, &prepared)?;
+    let dropped = make_room(machine, model, id, &prepared.program, &prepared.boot_digest)?;
     let survey = if dropped.is_empty() { None } else { Some(machine.survey().map_err(CleanupError::from)?) };
     let model = survey.as_ref().map_or(model, |survey| &survey.model);
     machine.observer.event(Event::Step("writing the boot files and the boot entry"));
     change::keep_image(machine, id, &image).map_err(failed)?;
-    let arguments = booted.record.boot.arguments.clone();
+    let arguments = changed.record.boot.arguments.clone();
     let (sequence, carry_from) = (model.next_sequence(), Some(booted.id.clone()));
     let mut record = prepared.record(&image, &request.source, &request.signatures, sequence, arguments, carry_from);
     match model.get(id) {
@@ -167,6 +174,9 @@ pub fn stage(
             let etc = if staging == Staging::Resealed { Etc::Keep } else { Etc::Anew };
             if etc == Etc::Keep {
                 record.etc = deployment.record.etc.clone();
+            }
+            if let (Some(local), Some(contents)) = (prepared.local(), prepared.program.local()) {
+                state::write_addon(machine.sysroot.directory(), id, &local.file, contents)?;
             }
             change::put_first(machine, model, deployment, record.clone(), etc).map_err(failed)?;
         }
@@ -231,13 +241,35 @@ fn finish(
     Ok(Staged { staging, id, record, removed })
 }
 
+/// Gives an image with a UKI the addon with the machine's kernel arguments that a deployment has.
+fn carry_addon(machine: &Machine<'_>, from: &Deployment, prepared: &mut Prepared) -> Result<(), PrepareError> {
+    let Some(local) = from.record.boot.uki.as_ref().and_then(|uki| uki.local.clone()) else { return Ok(()) };
+    if prepared.program.uki().is_none() {
+        return Ok(());
+    }
+    let allowed = AllowList::of_image(machine.repository, &prepared.tree)?;
+    if let Some(refused) = local.arguments.iter().find_map(|argument| allowed.check(argument).err()) {
+        let text = format!("the kernel arguments of this machine are not carried to the new image: {refused}");
+        machine.observer.event(Event::Warning(&text));
+        return Ok(());
+    }
+    let root = machine.sysroot.directory();
+    prepared.add_local(machine.repository, root, &from.id, local)
+}
+
 /// Removes expendable deployments if the boot files do not fit otherwise; returns which.
-fn make_room(machine: &Machine<'_>, model: &Model, prepared: &Prepared) -> Result<Vec<DeploymentId>, StageError> {
-    if machine.boot.has_kernel(&prepared.boot_digest)? {
+pub(crate) fn make_room(
+    machine: &Machine<'_>,
+    model: &Model,
+    id: &DeploymentId,
+    program: &Program,
+    boot_digest: &str,
+) -> Result<Vec<DeploymentId>, StageError> {
+    if machine.boot.has_kernel(boot_digest)? {
         return Ok(Vec::new());
     }
     let space = machine.boot.space()?;
-    let sizes_bytes = prepared.program.sizes_bytes(machine.repository, &boot::image_of(&prepared.id)?)?;
+    let sizes_bytes = program.sizes_bytes(machine.repository, &boot::image_of(id)?)?;
     let needed_bytes = sizes_bytes.into_iter().map(|size_bytes| boot::allocated(size_bytes, space)).sum();
     let victims = preflight::boot_partition(model, needed_bytes, space.free_bytes, |kernel| {
         machine.boot.kernel_bytes(kernel, space)

@@ -23,6 +23,10 @@ const UPPER: &str = "upper";
 /// Name of the overlay's work directory in [`ETC`].
 const WORK: &str = "work";
 
+/// Begins and ends the names of local addons.
+const ADDON_PREFIX: &str = "local-";
+const ADDON_SUFFIX: &str = ".addon.efi";
+
 /// Mode of directories that anyone may look into, so that `status` needs no privileges.
 const READABLE: u32 = 0o755;
 
@@ -82,8 +86,9 @@ pub fn prepare(root: &Directory) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Makes the directory of a new deployment. It appears complete or not at all, as a change that is not finished.
-pub fn create(root: &Directory, id: &DeploymentId, record: &Record) -> Result<(), StateError> {
+/// Makes the directory of a new deployment. It appears complete or not at all, as a change that is not finished. `addon` are the
+/// contents of the file that the record names as its local addon.
+pub fn create(root: &Directory, id: &DeploymentId, record: &Record, addon: Option<&[u8]>) -> Result<(), StateError> {
     let path = paths::new_deployment(id);
     let text = text(id, record)?;
     let deployments = deployments(root)?;
@@ -96,6 +101,9 @@ pub fn create(root: &Directory, id: &DeploymentId, record: &Record) -> Result<()
         let etc = directory.create_directories(ETC, READABLE)?;
         etc.create_directory(WORK, PRIVATE)?;
         rustix::fs::symlinkat(paths::VAR_LINK_TARGET, &directory, paths::VAR_LINK)?;
+        if let (Some(name), Some(addon)) = (addon_of(record), addon) {
+            directory.write_file(name, addon)?;
+        }
         directory.write_file(BEFORE, b"")?;
         directory.write_file(paths::RECORD, text.as_bytes())?;
         directory.sync()?;
@@ -103,6 +111,22 @@ pub fn create(root: &Directory, id: &DeploymentId, record: &Record) -> Result<()
         deployments.sync()
     };
     make().map_err(failed("create", path))
+}
+
+/// Name of a deployment's local addon that comes with the change which has this sequence number.
+pub fn addon_name(sequence: u64) -> String {
+    format!("{ADDON_PREFIX}{sequence:06}{ADDON_SUFFIX}")
+}
+
+/// The local addon that a record names.
+fn addon_of(record: &Record) -> Option<&str> {
+    Some(record.boot.uki.as_ref()?.local.as_ref()?.file.as_str())
+}
+
+/// Writes a local addon of an existing deployment. It counts when the record names it; until then it is a left-over.
+pub fn write_addon(root: &Directory, id: &DeploymentId, name: &str, contents: &[u8]) -> Result<(), StateError> {
+    let path = paths::deployment(id) + "/" + name;
+    open(root, id)?.write_file(name, contents).map_err(failed("write", path))
 }
 
 /// Begins a change of an existing deployment: its record becomes `record`.
@@ -198,11 +222,21 @@ pub fn remove_leftover(root: &Directory, name: &str) -> Result<(), StateError> {
     remove().map_err(failed("remove", PathBuf::from(paths::DEPLOYMENTS).join(name)))
 }
 
-/// Removes temporary files that interrupted writes of a deployment's records left behind.
-pub fn remove_temporaries(root: &Directory, id: &DeploymentId) -> Result<(), StateError> {
+/// Removes temporary files that interrupted writes left behind, and local addons that no record names.
+pub fn remove_temporaries(root: &Directory, deployment: &Deployment) -> Result<(), StateError> {
+    let id = &deployment.id;
     let directory = open(root, id)?;
-    let is_temporary =
-        |name: &&String| [paths::RECORD, BEFORE].iter().any(|file| name.starts_with(&format!(".{file}.tmp-")));
+    let before = match &deployment.unfinished {
+        Some(Unfinished::Changed(before)) => addon_of(before),
+        _ => None,
+    };
+    let needed = [addon_of(&deployment.record), before];
+    let is_temporary = |name: &&String| {
+        let is_addon = name.starts_with(ADDON_PREFIX) && name.ends_with(ADDON_SUFFIX);
+        let files = [paths::RECORD, BEFORE, ADDON_PREFIX];
+        is_addon && !needed.contains(&Some(name.as_str()))
+            || files.iter().any(|file| name.starts_with(&format!(".{file}")) && name.contains(".tmp-"))
+    };
     let remove = || {
         for name in directory.names()?.iter().filter(is_temporary) {
             directory.remove_file(name)?;
@@ -233,7 +267,7 @@ mod tests {
     fn new_deployment_is_unfinished_until_declared_finished() {
         let (temp, root) = root();
         let made = deployment('a', 1, false);
-        create(&root, &made.id, &made.record).unwrap();
+        create(&root, &made.id, &made.record, None).unwrap();
         assert_eq!(only(&root).unfinished, Some(Unfinished::New));
         let var = temp.path().join(paths::deployment(&made.id)).join("var");
         assert_eq!(var.canonicalize().unwrap(), temp.path().join(paths::VAR).canonicalize().unwrap());
@@ -246,7 +280,7 @@ mod tests {
     fn reverting_brings_record_and_etc_back() {
         let (temp, root) = root();
         let old = deployment('a', 1, true);
-        create(&root, &old.id, &old.record).unwrap();
+        create(&root, &old.id, &old.record, None).unwrap();
         finish(&root, &old.id).unwrap();
         let etc = temp.path().join(paths::deployment(&old.id)).join("etc");
         std::fs::create_dir(etc.join("upper")).unwrap();
@@ -268,7 +302,7 @@ mod tests {
     fn reverting_loses_no_etc_if_it_was_booted_in_between() {
         let (temp, root) = root();
         let old = deployment('a', 1, true);
-        create(&root, &old.id, &old.record).unwrap();
+        create(&root, &old.id, &old.record, None).unwrap();
         finish(&root, &old.id).unwrap();
         let etc = temp.path().join(paths::deployment(&old.id)).join("etc");
         std::fs::create_dir(etc.join("upper")).unwrap();
@@ -284,10 +318,10 @@ mod tests {
     fn reverting_a_new_one_removes_it() {
         let (_temp, root) = root();
         let made = deployment('a', 1, false);
-        create(&root, &made.id, &made.record).unwrap();
+        create(&root, &made.id, &made.record, None).unwrap();
         revert(&root, &only(&root)).unwrap();
         let found = Found::read(&root).unwrap();
         assert!(found.deployments.is_empty() && found.leftovers.is_empty() && found.damaged.is_empty());
-        create(&root, &id('a'), &made.record).unwrap();
+        create(&root, &id('a'), &made.record, None).unwrap();
     }
 }

@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 use osupdate_core::Observer;
 
 use crate::commands::{
-    bootloader, complete, completion, gc, image, install, list, man_pages, repo, rollback, status, switch, uki, upgrade,
+    bootloader, complete, completion, gc, image, install, kargs, list, man_pages, repo, rollback, status, switch, uki,
+    upgrade,
 };
 use crate::exit::{self, Outcome};
 use crate::log;
@@ -74,6 +75,7 @@ enum Command {
     Upgrade(upgrade::Args),
     Switch(switch::Args),
     Rollback(rollback::Args),
+    Kargs(kargs::Args),
     Install(install::Args),
     Gc(gc::Args),
     Bootloader(bootloader::Args),
@@ -95,6 +97,7 @@ impl Command {
             Self::Upgrade(args) => args.run(context),
             Self::Switch(args) => args.run(context),
             Self::Rollback(args) => args.run(context),
+            Self::Kargs(args) => args.run(context),
             Self::Install(args) => args.run(context),
             Self::Gc(args) => args.run(context),
             Self::Bootloader(args) => args.run(context),

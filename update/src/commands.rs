@@ -6,6 +6,7 @@ pub mod completion;
 pub mod gc;
 pub mod image;
 pub mod install;
+pub mod kargs;
 pub mod list;
 pub mod man_pages;
 pub mod repo;

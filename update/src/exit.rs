@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
+use osupdate_deploy::kargs::allow::NotAllowed;
+use osupdate_deploy::local_addon::LocalAddonError;
 use osupdate_deploy::uki::Mismatch;
 use osupdate_efi::authenticode::{KeyError, SignError};
 use osupdate_efi::secure_boot::Refused;
@@ -227,8 +229,11 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(hint) = space::hint(error) {
         return Some(hint);
     }
-    if let Some(refused) = error.downcast_ref::<Refused>() {
-        return Some(refused.hint().to_owned());
+    if let Some(not_allowed) = error.downcast_ref::<NotAllowed>() {
+        return Some(not_allowed.hint().to_owned());
+    }
+    if let Some(hint) = error.downcast_ref().and_then(LocalAddonError::hint) {
+        return Some(hint);
     }
     if let Some(mismatch) = error.downcast_ref::<Box<Mismatch>>() {
         return Some(mismatch.hint());

@@ -16,6 +16,9 @@ use osupdate_efi::pe::fake::pe;
 /// Where the images here have their UKI.
 pub(super) const UKI: &str = "boot/EFI/Linux/os.efi";
 
+/// What addons are made of.
+const STUB: &str = "usr/lib/systemd/boot/efi/addonx64.efi.stub";
+
 /// An image with a few layers.
 pub(super) struct Image {
     manifest: Vec<u8>,
@@ -37,18 +40,23 @@ impl Image {
     /// The same with a number of small files, and something in /boot.
     pub(super) fn with_files(version: &str, kernel: &str, note: &str, more: usize) -> Self {
         let mut files = vec![
-            ("usr/lib/modules/6.12/vmlinuz".to_owned(), kernel.to_owned()),
-            ("usr/lib/modules/6.12/initramfs.img".to_owned(), format!("initramfs of {kernel}")),
-            ("usr/lib/os-release".to_owned(), format!("PRETTY_NAME=\"Example OS\"\nVERSION_ID={version}\n")),
-            ("usr/lib/bootc/kargs.d/10.toml".to_owned(), "kargs = [\"quiet\"]\n".to_owned()),
-            ("usr/lib/systemd/systemd-bless-boot".to_owned(), String::new()),
-            ("etc/default.conf".to_owned(), format!("of version {version}")),
+            ("usr/lib/modules/6.12/vmlinuz".to_owned(), kernel.as_bytes().to_vec()),
+            ("usr/lib/modules/6.12/initramfs.img".to_owned(), format!("initramfs of {kernel}").into_bytes()),
+            (
+                "usr/lib/os-release".to_owned(),
+                format!("PRETTY_NAME=\"Example OS\"\nVERSION_ID={version}\n").into_bytes(),
+            ),
+            ("usr/lib/bootc/kargs.d/10.toml".to_owned(), b"kargs = [\"quiet\"]\n".to_vec()),
+            ("usr/lib/systemd/systemd-bless-boot".to_owned(), Vec::new()),
+            (STUB.to_owned(), pe(&[(".text", b"code of the stub")])),
+            ("etc/default.conf".to_owned(), format!("of version {version}").into_bytes()),
         ];
         if more > 0 {
-            files.push(("boot/leftover".to_owned(), "not booted".to_owned()));
+            files.push(("boot/leftover".to_owned(), b"not booted".to_vec()));
         }
-        files.extend((0..more).map(|number| (format!("usr/share/file-{number:06}"), format!("number {number}"))));
-        let files: Vec<_> = files.iter().map(|(path, contents)| (path.as_str(), contents.as_bytes())).collect();
+        let number = |number: usize| (format!("usr/share/file-{number:06}"), format!("number {number}").into_bytes());
+        files.extend((0..more).map(number));
+        let files: Vec<_> = files.iter().map(|(path, contents)| (path.as_str(), contents)).collect();
         let directories = ["boot", "etc", "sysroot", "usr", "usr/lib", "usr/lib/systemd", "usr/share", "var"];
         Self::of_layers(vec![layer(&directories, &files)], note)
     }
@@ -75,9 +83,13 @@ impl Image {
 
     /// A sealed image of this version whose UKI is signed.
     pub(super) fn signed(version: &str, signer: &Signer) -> Self {
-        let plain = Self::new(version);
-        let line = format!("composefs.digest=v1-sha512-12:{} rw", plain.boot_digest());
-        plain.with_layer(&[], &[(UKI, signer.sign(&uki(&[&line])).unwrap())])
+        Self::new(version).sealed_and_signed(signer)
+    }
+
+    /// The same image with a UKI in a layer on top.
+    pub(super) fn sealed_and_signed(&self, signer: &Signer) -> Self {
+        let line = format!("composefs.digest=v1-sha512-12:{} rw", self.boot_digest());
+        self.with_layer(&[], &[(UKI, signer.sign(&uki(&[&line])).unwrap())])
     }
 
     /// The same with another layer on top.

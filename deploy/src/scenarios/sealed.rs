@@ -20,7 +20,7 @@ use crate::rollback;
 use crate::stage::StageError;
 
 /// The whole chain of an error, one cause on each line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -309,7 +309,7 @@ fn secure_boot_keys_of_the_image_are_complete_or_refused() {
 }
 
 /// What firmware accepts with these certificates in db and dbx.
-fn secure_boot(db: &Authority, dbx: Option<&Authority>) -> SecureBoot {
+pub(super) fn secure_boot(db: &Authority, dbx: Option<&Authority>) -> SecureBoot {
     let efivarfs = tempfile::tempdir().unwrap();
     fake::enable(efivarfs.path(), &[db.certificate()]);
     if let Some(revoked) = dbx {

@@ -1,0 +1,203 @@
+//! Lives of a computer whose kernel arguments are changed.
+
+use osupdate_efi::authenticode::fake::Authority;
+
+use super::STEPS;
+use super::computer::Computer;
+use super::image::Image;
+use super::sealed::{chain, secure_boot};
+use crate::cleanup;
+use crate::kargs::change::{ChangeKargsError, ChangedKargs, change};
+use crate::kargs::edit::Edit;
+use crate::local_addon::{LocalAddonError, LocalSigner};
+use crate::plan::Staging;
+use crate::rollback;
+
+fn append(argument: &str) -> Edit {
+    Edit { append: vec![argument.to_owned()], ..Edit::default() }
+}
+
+fn delete(argument: &str) -> Edit {
+    Edit { delete: vec![argument.to_owned()], ..Edit::default() }
+}
+
+/// Changes the arguments; what is needed for an addon is signed by this authority.
+fn try_change(computer: &Computer, edit: &Edit, authority: &Authority) -> Result<ChangedKargs, ChangeKargsError> {
+    let signer = || Ok(LocalSigner::new(authority.signer(), computer.secure_boot.clone()));
+    computer.run(None, |machine| change(machine, edit, signer))
+}
+
+/// The same where no addon is needed.
+fn changed(computer: &Computer, edit: &Edit) -> ChangedKargs {
+    computer.run(None, |machine| change(machine, edit, || panic!("no key is needed")).unwrap())
+}
+
+/// A computer with Secure Boot and two sealed images, of which it runs the second; signed by the authority.
+fn sealed(authority: &Authority) -> Computer {
+    let mut computer = Computer::installed(&Image::signed("1", &authority.signer()));
+    computer.secure_boot = secure_boot(authority, None);
+    computer.upgrade(&Image::signed("2", &authority.signer()));
+    computer.boot();
+    computer
+}
+
+#[test]
+fn arguments_in_the_entry_are_changed_from_the_next_boot_on_and_tried_first() {
+    let mut computer = Computer::installed(&Image::new("1"));
+    let first = computer.booted();
+    computer.upgrade(&Image::new("2"));
+    let second = computer.boot();
+    let change = changed(&computer, &append("console=ttyS0"));
+    assert_eq!(
+        (change.id, change.after),
+        (second.clone(), ["root=UUID=1", "rw", "console=ttyS0"].map(str::to_owned).to_vec())
+    );
+    assert_eq!(computer.model().entry(&second).unwrap().tries_left, Some(3), "not shown to work");
+    computer.assert_whole();
+    assert_eq!(computer.boot(), second);
+    assert!(computer.line.ends_with("root=UUID=1 rw console=ttyS0 quiet"), "{}", computer.line);
+    let again = changed(&computer, &append("console=ttyS0"));
+    assert_eq!(again.before, again.after);
+    assert_eq!(computer.model().entry(&second).unwrap().tries_left, None, "nothing was changed");
+    computer.upgrade(&Image::new("3"));
+    computer.boot();
+    assert!(computer.line.contains("rw console=ttyS0 quiet"), "carried: {}", computer.line);
+    computer.upgrade(&Image::new("4"));
+    changed(&computer, &delete("console"));
+    computer.upgrade(&Image::new("5"));
+    computer.boot();
+    assert!(computer.line.ends_with("rw quiet"), "of what was staged: {}", computer.line);
+    assert!(computer.model().get(&first).is_none());
+    for argument in ["", "a\nlinux /x", "composefs=00"] {
+        let err =
+            computer.run(None, |machine| crate::kargs::change::change(machine, &append(argument), || panic!("no key")));
+        assert!(matches!(err, Err(ChangeKargsError::Argument { .. })), "{argument:?}");
+    }
+}
+
+#[test]
+fn arguments_that_do_not_boot_are_given_up_with_their_deployment() {
+    let mut computer = Computer::installed(&Image::new("1"));
+    let first = computer.booted();
+    computer.upgrade(&Image::new("2"));
+    let second = computer.boot();
+    changed(&computer, &append("panic=now"));
+    computer.blessing = false;
+    for _ in 0..3 {
+        assert_eq!(computer.boot(), second);
+    }
+    assert_eq!(computer.boot(), first);
+    assert!(!computer.line.contains("panic"), "{}", computer.line);
+}
+
+#[test]
+fn local_addon_belongs_to_one_deployment_and_is_carried_and_rolled_back_with_it() {
+    let authority = Authority::new("Ours");
+    let mut computer = sealed(&authority);
+    let second = computer.booted();
+    try_change(&computer, &append("console=ttyS0"), &authority).unwrap();
+    let change = try_change(&computer, &append("loglevel=7"), &authority).unwrap();
+    assert_eq!((&change.id, change.after.len()), (&second, 2));
+    assert_eq!(computer.model().entry(&second).unwrap().tries_left, Some(3));
+    computer.assert_whole();
+    assert_eq!(computer.boot(), second);
+    assert!(computer.line.ends_with(" rw console=ttyS0 loglevel=7"), "{}", computer.line);
+    let addons = |computer: &Computer| {
+        let names = super::computer::names(&computer.state(&computer.booted()));
+        names.into_iter().filter(|name| name.ends_with(".addon.efi")).count()
+    };
+    computer.run(None, |machine| cleanup::repair(machine).unwrap());
+    assert_eq!(addons(&computer), 1, "the earlier one is gone");
+
+    let first = computer.rollback().target;
+    assert_eq!(computer.boot(), first);
+    assert!(computer.line.ends_with(" rw"), "{}", computer.line);
+    computer.rollback();
+    assert_eq!(computer.boot(), second);
+    assert!(computer.line.ends_with(" loglevel=7"), "{}", computer.line);
+
+    computer.upgrade(&Image::signed("3", &authority.signer()));
+    let third = computer.boot();
+    assert!(computer.line.ends_with(" rw console=ttyS0 loglevel=7"), "carried: {}", computer.line);
+    computer.assert_whole();
+    // Lost from the boot partition, it is made again.
+    computer.run(None, |machine| cleanup::remove_unneeded(machine).unwrap());
+    std::fs::remove_dir_all(computer.esp().join("EFI/osupdate")).unwrap();
+    computer.run(None, |machine| cleanup::repair(machine).unwrap());
+    computer.assert_whole();
+    assert_eq!(computer.boot(), third);
+    assert!(computer.line.ends_with(" loglevel=7"), "{}", computer.line);
+
+    try_change(&computer, &delete("loglevel"), &authority).unwrap();
+    changed(&computer, &delete("console"));
+    assert_eq!(computer.boot(), third);
+    assert!(computer.line.ends_with(" rw"), "{}", computer.line);
+    computer.run(None, |machine| cleanup::repair(machine).unwrap());
+    assert_eq!(addons(&computer), 0);
+    computer.assert_whole();
+}
+
+#[test]
+fn cut_change_of_a_local_addon_has_the_old_arguments_or_the_new() {
+    let authority = Authority::new("Ours");
+    for step in STEPS {
+        let mut computer = sealed(&authority);
+        let second = computer.booted();
+        let edit = append("console=ttyS0");
+        let signer = || Ok(LocalSigner::new(authority.signer(), computer.secure_boot.clone()));
+        computer.cut(step, |machine| change(machine, &edit, signer));
+        assert_eq!(computer.boot(), second, "{step:?}");
+        let is_new = computer.line.ends_with(" rw console=ttyS0");
+        assert!(is_new || computer.line.ends_with(" rw"), "{step:?}: {}", computer.line);
+        try_change(&computer, &edit, &authority).unwrap();
+        computer.assert_whole();
+        assert_eq!(computer.boot(), second, "{step:?}");
+        assert!(computer.line.ends_with(" rw console=ttyS0"), "{step:?}: {}", computer.line);
+    }
+}
+
+#[test]
+fn what_may_not_be_added_or_would_be_ignored_is_refused() {
+    let (ours, theirs) = (Authority::new("Ours"), Authority::new("Theirs"));
+    let computer = sealed(&ours);
+    let before = computer.record(&computer.booted());
+    let refused = |argument: &str, authority: &Authority| {
+        chain(&try_change(&computer, &append(argument), authority).unwrap_err())
+    };
+    let text = refused("init=/bin/sh", &ours);
+    assert!(text.contains("would change what is booted"), "{text}");
+    let text = refused("selinux=0", &ours);
+    assert!(text.contains("not one that may be added"), "{text}");
+    let text = refused("quiet", &theirs);
+    assert!(
+        text.contains("Secure Boot of this machine would not accept the addon") && text.contains("Theirs"),
+        "{text}"
+    );
+    let nowhere = std::path::Path::new("/nowhere/local.key");
+    let signer = || LocalSigner::open(nowhere, nowhere, computer.secure_boot.clone());
+    let err = computer.run(None, |machine| change(machine, &append("quiet"), signer)).unwrap_err();
+    assert!(matches!(err, ChangeKargsError::Addon(LocalAddonError::NoKey { .. })), "{err}");
+    assert_eq!(computer.record(&computer.booted()), before);
+    computer.assert_whole();
+}
+
+#[test]
+fn image_that_allows_less_does_not_get_the_arguments() {
+    let authority = Authority::new("Ours");
+    let list = |image: &Image, lines: &str| {
+        image.with_layer(&[], &[("usr/lib/osupdate/local-kargs.conf", lines)]).sealed_and_signed(&authority.signer())
+    };
+    let mut computer = Computer::installed(&list(&Image::new("1"), "special.*\n"));
+    computer.secure_boot = secure_boot(&authority, None);
+    try_change(&computer, &append("special.mode=1"), &authority).unwrap();
+    computer.boot();
+    assert!(computer.line.ends_with(" special.mode=1"), "{}", computer.line);
+    let staged = computer.upgrade(&Image::signed("2", &authority.signer()));
+    assert_eq!(staged.staging, Staging::New);
+    computer.boot();
+    assert!(computer.line.ends_with(" rw"), "{}", computer.line);
+    computer.run(None, rollback::rollback).unwrap();
+    computer.boot();
+    assert!(computer.line.ends_with(" special.mode=1"), "{}", computer.line);
+    computer.assert_whole();
+}
