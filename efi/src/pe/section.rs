@@ -112,7 +112,7 @@ fn check_file(headers: &Headers<'_>, sections: &[Section<'_>], certificates: Ran
 
 /// The first two of the headers and these places that overlap.
 fn overlap(headers_end: u64, mut places: Vec<(Range<u64>, &str)>) -> Option<(String, String)> {
-    places.sort_by_key(|(place, _)| (place.start, place.end));
+    places.sort_by_key(|(place, _)| place.start);
     let mut before = (headers_end, "the headers".to_owned());
     for (place, name) in places {
         let name = format!("section {name}");

@@ -209,12 +209,12 @@ impl<'a> Builder<'a> {
         add(names::UNAME, given(self.uname.map(str::as_bytes)));
         add(names::SPLASH, given(self.splash));
         add(names::PCR_PUBLIC_KEY, self.public_key()?);
+        add(names::LINUX, given(self.linux));
         add(names::INITRD, joined(&self.initrds));
         add(names::MICROCODE, given(self.microcode));
         for (name, data) in &self.sections {
             add(name, given(Some(data)));
         }
-        add(names::LINUX, given(self.linux));
         if kind != Kind::Profile {
             add(names::SBAT, Some(self.sbat(stub, linux).into_bytes().into()));
         }

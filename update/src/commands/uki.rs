@@ -1,6 +1,11 @@
 //! `osupdate uki`: unified kernel images.
 
 mod addon;
+mod build;
+mod contents;
+mod file;
+mod inspect;
+mod pcrs;
 mod sign;
 mod verify;
 
@@ -9,7 +14,10 @@ use clap::Subcommand;
 use crate::cli::Context;
 use crate::exit::Outcome;
 
-/// Sign and verify unified kernel images
+/// Build, inspect, sign and verify unified kernel images
+///
+/// A unified kernel image (UKI) is a program for UEFI firmware that has a kernel, its command line and its initial ramdisk in it:
+/// one file, one signature.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -18,6 +26,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(Box<build::Args>),
+    Inspect(inspect::Args),
     Sign(sign::Args),
     Verify(verify::Args),
     Addon(addon::Args),
@@ -27,6 +37,8 @@ impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self.command {
+            Command::Build(args) => args.run(context),
+            Command::Inspect(args) => args.run(context),
             Command::Sign(args) => args.run(context),
             Command::Verify(args) => args.run(context),
             Command::Addon(args) => args.run(context),

@@ -40,3 +40,5 @@ mod streams;
 mod tokens;
 mod transports;
 mod trust;
+mod uki;
+mod ukify;

@@ -76,10 +76,10 @@ fn a_uki_has_the_sections_in_the_order_of_ukify() {
         (".uname", b"6.12.1"),
         (".splash", b"BMP"),
         (".pcrpkey", b"PEM"),
+        (".linux", &linux),
         (".initrd", b"first\0\0\0second!\x003\0\0\0"),
         (".ucode", b"microcode"),
         (".more", b"of it"),
-        (".linux", &linux),
     ];
     for ((name, data), (wanted, contents)) in sections(&file).iter().zip(expected) {
         assert_eq!((&name[..], &data[..]), (wanted, contents), "{wanted}: {}", data.escape_ascii());

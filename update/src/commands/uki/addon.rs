@@ -1,5 +1,6 @@
 //! `osupdate uki addon`: kernel arguments and other additions to UKIs.
 
+mod build;
 mod sign;
 
 use clap::Subcommand;
@@ -16,6 +17,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(build::Args),
     Sign(sign::Args),
 }
 
@@ -23,6 +25,7 @@ impl Args {
     /// Runs the command.
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         match self.command {
+            Command::Build(args) => args.run(context),
             Command::Sign(args) => args.run(context),
         }
     }
