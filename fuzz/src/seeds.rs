@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use osupdate_core::dumpfile;
 use osupdate_core::erofs::{self, Format};
+use osupdate_efi::authenticode::fake::{Authority, Usage};
+use osupdate_efi::secure_boot::fake::{CERTIFICATE, DIGEST, REVOKED_CERTIFICATE, list};
 
 use crate::Target;
+use crate::targets::signature::{program, signature};
 use crate::targets::splitstream::container;
 
 /// Seeds of a target, each within its longest input.
@@ -23,6 +26,8 @@ pub fn of(target: &Target) -> Vec<Vec<u8>> {
         "tar" => archives(),
         "meta_json" => METADATA.iter().map(|json| json.as_bytes().to_vec()).collect(),
         "oci_json" => documents(),
+        "signature" => signatures(),
+        "signature_list" => signature_lists(),
         "file_contexts" => POLICIES.iter().map(|text| text.as_bytes().to_vec()).collect(),
         other => panic!("{other} has no seeds"),
     };
@@ -188,6 +193,27 @@ fn archives() -> Vec<Vec<u8>> {
 fn documents() -> Vec<Vec<u8>> {
     let blobs = unpack(&vector("oci/img1.tar")).into_iter().chain(unpack(&vector("oci/bootable.tar")));
     blobs.filter(|blob| blob.starts_with(b"{")).map(|json| [&[2], &json[..]].concat()).collect()
+}
+
+/// Signatures by a key alone, with an issuer, and with two.
+fn signatures() -> Vec<Vec<u8>> {
+    let authority = Usage { authority: true, path_length: Some(1), extended: Some("1.3.6.1.5.5.7.3.3") };
+    let root = Authority::new("root");
+    let between = root.issue("between", &authority);
+    let below = between.issue("below", &authority);
+    let signers = [root.signer(), below.signer_with_issuers(), below.issue("leaf", &authority).signer_with_issuers()];
+    signers.iter().map(|signer| signature(&signer.sign(&program()).expect("a signature"))).collect()
+}
+
+fn signature_lists() -> Vec<Vec<u8>> {
+    let certificate = Authority::new("db");
+    let lists = [
+        list(CERTIFICATE, &[certificate.certificate().der()]),
+        list(DIGEST, &[&[1; 32], &[2; 32]]),
+        list(REVOKED_CERTIFICATE, &[&[3; 48]]),
+    ];
+    let all = lists.concat();
+    lists.into_iter().chain([all]).collect()
 }
 
 const METADATA: &[&str] = &[

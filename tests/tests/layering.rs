@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osupdate-initramfs", &["osupdate-core", "osupdate-record"]),
     ("osupdate", &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-record", "osupdate-sys"]),
     ("osupdate-tests", &["osupdate-core"]),
-    ("osupdate-fuzz", &["osupdate-core"]),
+    ("osupdate-fuzz", &["osupdate-core", "osupdate-efi"]),
 ];
 
 /// Crates that have no place in an initramfs.
