@@ -21,6 +21,7 @@ pub mod output;
 mod pkcs11;
 pub mod progress;
 pub mod push;
+pub mod seal;
 mod space;
 mod system;
 pub mod transport;

@@ -8,18 +8,19 @@
 mod manifest;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek as _, Write};
+use std::io::{self, BufWriter, Read as _, Seek as _, Write};
 use std::sync::Arc;
 
 use osupdate_core::Algorithm;
 use osupdate_core::observer::{Event, Observer};
 use osupdate_core::oci::{
-    BlobDescriptor, Compression, Compressor, ContentDigest, ContentHasher, OpenLayerError, StoreError, Stored,
-    StoredImage, documents, open_layer,
+    BlobDescriptor, Compression, Compressor, ContentDigest, ContentHasher, ImageSource, OpenLayerError, SourceError,
+    StoreError, Stored, StoredImage, documents, open_layer,
 };
 use osupdate_core::repository::{MergeError, Repository};
 use thiserror::Error;
 
+use crate::seal::{ConfigError, SealedLayer};
 use crate::transport::reference::RegistryReference;
 use crate::transport::{Target, TargetError, temporary_directory};
 pub use manifest::EditError;
@@ -127,6 +128,28 @@ pub enum PushError {
     /// The manifest cannot be changed.
     #[error("cannot change the manifest")]
     Edit(#[from] EditError),
+    /// The configuration cannot be changed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A blob cannot be had where the image is from.
+    #[error("cannot fetch a layer again, to send it")]
+    Fetch(#[source] SourceError),
+    /// A blob was not copied.
+    #[error("cannot copy blob {digest}")]
+    Copy {
+        /// The blob.
+        digest: ContentDigest,
+        /// Why.
+        source: io::Error,
+    },
+    /// A blob is not what it was.
+    #[error("blob {digest} has another digest now: {found}")]
+    Blob {
+        /// The blob.
+        digest: ContentDigest,
+        /// What it has.
+        found: ContentDigest,
+    },
     /// The target does not take it.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -148,8 +171,42 @@ pub fn push(
         Stored::Artifact(artifact) => (artifact.manifest_digest, vec![None; artifact.layers.len()]),
     };
     let (manifest, config) = documents(repository, &digest)?;
-    let push = Push { repository, target, options, observer, sent_bytes: 0 };
-    push.run(Manifest::parse(&manifest)?, &config, &diff_ids)
+    let push = Push { repository, source: None, target, options, observer, sent_bytes: 0 };
+    push.run(Manifest::parse(&manifest)?, &config, &diff_ids, None)
+}
+
+/// An image that gets a layer on top.
+#[allow(missing_debug_implementations, reason = "a source has nothing to show")]
+pub struct Sealed<'a> {
+    /// The image.
+    pub image: &'a StoredImage,
+    /// Where it is from, if its layers are there as its manifest has them. Then they stay so; only without a source, what was
+    /// compressed is compressed anew.
+    pub source: Option<&'a dyn ImageSource>,
+    /// The layer with the UKI.
+    pub layer: &'a SealedLayer,
+    /// More annotations of the manifest.
+    pub annotations: &'a [(String, String)],
+}
+
+/// Puts an image under a name somewhere else, with a layer on top.
+///
+/// # Errors
+/// As [`push`], and when the source does not deliver.
+pub fn push_sealed(
+    repository: &Repository,
+    sealed: &Sealed<'_>,
+    target: Target,
+    options: &PushOptions,
+    observer: &Arc<dyn Observer>,
+) -> Result<Pushed, PushError> {
+    let (manifest, config) = documents(repository, &sealed.image.manifest_digest)?;
+    let mut manifest = Manifest::parse(&manifest)?;
+    for (name, value) in sealed.annotations {
+        manifest.annotate(name, value);
+    }
+    let push = Push { repository, source: sealed.source, target, options, observer, sent_bytes: 0 };
+    push.run(manifest, &config, &diff_ids(sealed.image), Some(sealed.layer))
 }
 
 fn diff_ids(image: &StoredImage) -> Vec<Option<ContentDigest>> {
@@ -162,12 +219,15 @@ enum Step {
     Nothing { blob: BlobDescriptor, diff_id: ContentDigest },
     /// The blob is the layer without compression.
     Send { blob: BlobDescriptor },
+    /// The blob is where the image is from.
+    Copy { blob: BlobDescriptor, diff_id: ContentDigest },
     /// A blob is made.
     Compress { diff_id: ContentDigest, compression: Compression },
 }
 
 struct Push<'a> {
     repository: &'a Repository,
+    source: Option<&'a dyn ImageSource>,
     target: Target,
     options: &'a PushOptions,
     observer: &'a Arc<dyn Observer>,
@@ -180,6 +240,7 @@ impl Push<'_> {
         mut manifest: Manifest,
         config: &[u8],
         diff_ids: &[Option<ContentDigest>],
+        on_top: Option<&SealedLayer>,
     ) -> Result<Pushed, PushError> {
         let stored_digest = manifest.stored_digest();
         let plan = self.plan(&manifest, diff_ids)?;
@@ -187,7 +248,7 @@ impl Push<'_> {
         if self.options.preserve_digest && anew > 0 {
             return Err(PushError::DigestChanges { layers: anew });
         }
-        let mut layers = Vec::with_capacity(plan.len());
+        let mut layers = Vec::with_capacity(plan.len() + 1);
         for (number, step) in plan.into_iter().enumerate() {
             let layer = self.layer(step)?;
             if let LayerPush::Compressed(compression) = layer.push {
@@ -195,12 +256,37 @@ impl Push<'_> {
             }
             layers.push(layer);
         }
+        let own_config;
+        let config = match on_top {
+            None => config,
+            Some(on_top) => {
+                own_config = on_top.add_to_config(config)?;
+                layers.push(self.add(&mut manifest, on_top)?);
+                manifest.replace_config(&ContentDigest::sha256(&own_config), own_config.len() as u64);
+                &own_config
+            }
+        };
         self.document(manifest.config(), config)?;
         let (config_digest, media_type) = (manifest.config().digest, manifest.media_type().to_owned());
         let bytes = manifest.into_bytes();
         self.target.put_manifest(&bytes, &media_type)?;
         let (manifest_digest, sent_bytes) = (ContentDigest::sha256(&bytes), self.sent_bytes);
         Ok(Pushed { stored_digest, manifest_digest, config_digest, layers, sent_bytes })
+    }
+
+    /// Sends a layer that comes on top of the others, compressed as these are.
+    fn add(&mut self, manifest: &mut Manifest, layer: &SealedLayer) -> Result<PushedLayer, PushError> {
+        let last = manifest.layers().last().and_then(|last| Compression::of_media_type(&last.media_type));
+        let compression = self.options.compression.or(last).unwrap_or(Compression::Gzip);
+        let made = self.make(compression, &layer.diff_id, "compressing the UKI", |tar| {
+            tar.write_all(&layer.tar).map_err(PushError::Temporary)
+        })?;
+        let BlobDescriptor { digest, size, .. } = made.blob;
+        if !self.target.has_blob(&digest, None)? {
+            self.send(&made)?;
+        }
+        manifest.add_layer(compression, &digest, size)?;
+        Ok(PushedLayer { diff_id: layer.diff_id, digest, size_bytes: size, push: LayerPush::Compressed(compression) })
     }
 
     fn plan(&self, manifest: &Manifest, diff_ids: &[Option<ContentDigest>]) -> Result<Vec<Step>, PushError> {
@@ -217,6 +303,8 @@ impl Push<'_> {
                 Step::Nothing { blob, diff_id }
             } else if wanted == now && blob.digest == diff_id {
                 Step::Send { blob }
+            } else if wanted == now && self.source.is_some() {
+                Step::Copy { blob, diff_id }
             } else {
                 Step::Compress { diff_id, compression: wanted }
             });
@@ -231,6 +319,12 @@ impl Push<'_> {
                 self.observer.event(Event::Skipped { id: &blob.digest.to_string(), what: &what });
                 let (digest, size_bytes) = (blob.digest, blob.size);
                 return Ok(PushedLayer { diff_id, digest, size_bytes, push: LayerPush::Present });
+            }
+            Step::Copy { blob, diff_id } => {
+                let made = self.copy(blob)?;
+                self.send(&made)?;
+                let (digest, size_bytes) = (made.blob.digest, made.blob.size);
+                return Ok(PushedLayer { diff_id, digest, size_bytes, push: LayerPush::Sent });
             }
             Step::Send { blob } => (blob.digest, None),
             Step::Compress { diff_id, compression } => (diff_id, Some(compression)),
@@ -282,6 +376,29 @@ impl Push<'_> {
         // An artifact's blob may be named by another hash.
         let digest = if compression == Compression::None { *diff_id } else { hasher.finish() };
         Ok(Made { blob: BlobDescriptor { media_type: String::new(), digest, size: bytes }, file })
+    }
+
+    /// Writes a blob to a temporary file as it is where the image is from.
+    fn copy(&self, blob: BlobDescriptor) -> Result<Made, PushError> {
+        let source = self.source.expect("a copy has a source");
+        let file = tempfile::tempfile_in(temporary_directory()).map_err(PushError::Temporary)?;
+        let id = blob.digest.to_string();
+        let what = format!("fetching blob {}", blob.digest.short());
+        self.observer.event(Event::Started { id: &id, what: &what, total_bytes: Some(blob.size) });
+        let mut out = Counted {
+            out: BufWriter::with_capacity(128 << 10, file),
+            hasher: ContentHasher::new(blob.digest.algorithm()),
+            bytes: 0,
+            observer: Some((id.as_str(), &**self.observer)),
+        };
+        let mut contents = source.blob(&blob).map_err(PushError::Fetch)?.take(blob.size + 1);
+        io::copy(&mut contents, &mut out).map_err(|source| PushError::Copy { digest: blob.digest, source })?;
+        let (file, found) = (out.out.into_inner(), out.hasher.finish());
+        if found != blob.digest || out.bytes != blob.size {
+            return Err(PushError::Blob { digest: blob.digest, found });
+        }
+        self.observer.event(Event::Finished { id: &id });
+        Ok(Made { blob, file: file.map_err(|error| PushError::Temporary(error.into_error()))? })
     }
 
     fn send(&mut self, Made { blob, file }: &Made) -> Result<(), PushError> {

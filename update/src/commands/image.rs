@@ -21,6 +21,7 @@ mod objects;
 mod pull;
 mod push;
 mod scratch;
+mod seal;
 mod subject;
 mod tag;
 mod tree_options;
@@ -62,6 +63,7 @@ enum Command {
     Inspect(inspect::Args),
     Digest(digest::Args),
     Lint(lint::Args),
+    Seal(seal::Args),
     Diff(diff::Args),
     Dump(dump::Args),
     Create(create::Args),
@@ -85,6 +87,7 @@ impl Args {
             Command::List(args) => args.run(&self.repository, context),
             Command::Inspect(args) => args.run(&self.repository, context),
             Command::Digest(args) => args.run(&self.repository, context),
+            Command::Seal(args) => args.run(&self.repository, context),
             Command::Lint(args) => args.run(&self.repository, context),
             Command::Diff(args) => args.run(&self.repository, context),
             Command::Dump(args) => args.run(&self.repository, context),

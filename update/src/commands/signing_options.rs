@@ -23,6 +23,11 @@ pub(crate) struct SigningOptions {
 }
 
 impl SigningOptions {
+    /// Of commands that need not sign.
+    pub(crate) fn new(key: String, certificate: PathBuf) -> Self {
+        Self { key, certificate }
+    }
+
     /// What signs with them.
     pub(crate) fn signer(&self) -> anyhow::Result<Signer> {
         let certificates = read_certificates(&self.certificate)?;

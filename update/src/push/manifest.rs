@@ -87,8 +87,42 @@ impl Manifest {
         Ok(())
     }
 
+    /// Adds a layer on top.
+    pub(crate) fn add_layer(
+        &mut self,
+        compression: Compression,
+        digest: &ContentDigest,
+        size_bytes: u64,
+    ) -> Result<(), EditError> {
+        let layers = self.json["layers"].as_array_mut().ok_or(EditError::Form("layers"))?;
+        layers.push(Value::Null);
+        let number = layers.len() - 1;
+        self.replace_layer(number, compression, digest, size_bytes)
+    }
+
+    /// Replaces the configuration by another one of the same kind.
+    pub(crate) fn replace_config(&mut self, digest: &ContentDigest, size_bytes: u64) {
+        self.config.digest = *digest;
+        self.config.size = size_bytes;
+        self.json["config"]["digest"] = digest.to_string().into();
+        self.json["config"]["size"] = size_bytes.into();
+        self.changed = true;
+    }
+
+    /// Sets an annotation.
+    pub(crate) fn annotate(&mut self, name: &str, value: &str) {
+        if !self.json["annotations"].is_object() {
+            self.json["annotations"] = Value::Object(serde_json::Map::new());
+        }
+        self.json["annotations"][name] = value.into();
+        self.changed = true;
+    }
+
     fn become_oci(&mut self) -> Result<(), EditError> {
         for layer in self.json["layers"].as_array_mut().ok_or(EditError::Form("layers"))? {
+            if layer.is_null() {
+                continue;
+            }
             let compression = layer["mediaType"].as_str().and_then(Compression::of_media_type);
             layer["mediaType"] = layer_media_type(compression.ok_or(EditError::Form("layers"))?, false).into();
         }

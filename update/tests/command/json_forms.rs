@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::docker_registry::have;
 use crate::place::{Place, Run};
+use crate::rootfs;
 
 const FIXTURE: &str = include_str!("json-v1.json");
 
@@ -86,6 +87,8 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     run("image create", &["./tree", "name"]);
     run("image diff", &["./tree", "test"]);
     run("image lint", &["./tree"]);
+    rootfs::make(&place.path().join("rootfs"));
+    run("image seal", &["--rootfs", "rootfs", "--output", "uki.efi"]);
     run("image dump", &["./tree"]);
     run("image mkfs", &["./tree", "tree.erofs"]);
     let mut damaged = fs::read(place.path().join("tree.erofs")).unwrap();

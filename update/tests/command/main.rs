@@ -34,6 +34,7 @@ mod repo;
 mod repository_options;
 mod resume;
 mod rootfs;
+mod seal;
 mod server;
 mod signing;
 mod streams;

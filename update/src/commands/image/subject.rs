@@ -280,6 +280,11 @@ impl Subject {
         }
     }
 
+    /// Whether it was fetched for this command.
+    pub(super) fn is_fetched(&self) -> bool {
+        matches!(self.files, Files::Scratch(_))
+    }
+
     /// The repository that it is in.
     pub(super) fn repository(&self) -> Option<&Repository> {
         match &self.files {
