@@ -10,8 +10,9 @@ use osupdate_core::digest::Digest;
 use osupdate_core::kernel_args::ComposefsArg;
 use osupdate_core::observer::{Event, Observer};
 use osupdate_core::repository::{ObjectError, Repository};
+use osupdate_efi::boot_program::Identity;
 use osupdate_efi::esp::{PutBootFilesError, RemoveEntryError, Space, VerifyBootFilesError, WriteEntryError};
-use osupdate_efi::loader_version::LoaderVersion;
+use osupdate_efi::loader_install::Architecture;
 use osupdate_efi::locate::{Devices, LocateError, device_of};
 use osupdate_efi::mounted::{MountError, mount};
 use osupdate_efi::name::{NEW_TRIES, ParseNameError};
@@ -246,9 +247,12 @@ impl BootPartition {
         if self.features.is_some_and(|features| !features.uki()) {
             return Ok(false);
         }
-        let loaders = self.esp.systemd_boots()?;
-        let some = self.features.is_some() || !loaders.is_empty();
-        Ok(some && loaders.iter().all(LoaderVersion::knows_uki_key))
+        let Some(architecture) = Architecture::native() else { return Ok(false) };
+        let programs = self.esp.boot_programs(architecture)?;
+        let mut loaders =
+            programs.iter().filter(|program| matches!(program.identity, Identity::SystemdBoot(_))).peekable();
+        let some = self.features.is_some() || loaders.peek().is_some();
+        Ok(some && !loaders.any(|loader| loader.identity.hides_uki_key()))
     }
 
     /// Reads all entries. `ours` tells which are for this physical root; others boot another disk's system that happens to use
@@ -399,6 +403,8 @@ fn entry_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use osupdate_efi::boot_program::places;
+
     use crate::model::fixtures::{deployment, id};
 
     fn record() -> Record {
@@ -463,19 +469,20 @@ mod tests {
     fn key_is_one_that_every_loader_knows() {
         let knows = |features: Option<u64>, loaders: &[&str]| {
             let dir = tempfile::tempdir().unwrap();
-            let systemd = dir.path().join("EFI/systemd");
-            std::fs::create_dir_all(&systemd).unwrap();
-            for (number, version) in loaders.iter().enumerate() {
-                let program = format!("MZ #### LoaderInfo: systemd-boot {version} ####");
-                std::fs::write(systemd.join(format!("{number}.efi")), program).unwrap();
+            for (path, version) in places(Architecture::native().unwrap()).iter().zip(loaders) {
+                let path = dir.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, format!("MZ #### LoaderInfo: {version} ####")).unwrap();
             }
             let esp = Esp::new(std::fs::File::open(dir.path()).unwrap().into(), "the ESP");
             BootPartition { features: features.map(LoaderFeatures), ..BootPartition::new(esp) }.knows_uki_key().unwrap()
         };
         let (old, new) = (Some(0x1ff), Some(0x1_ffff));
-        assert!(knows(new, &["262.1"]) && knows(None, &["262.1"]) && knows(new, &[]));
-        assert!(!knows(old, &["262.1"]), "the one that started this system does not");
-        assert!(!knows(new, &["262.1", "257.13"]), "firmware may start the other one next time");
-        assert!(!knows(None, &["257.13"]) && !knows(None, &[]));
+        let (boot_257, boot_262) = ("systemd-boot 257.13-1~deb13u1", "systemd-boot 262.1");
+        assert!(knows(new, &[boot_262]) && knows(None, &[boot_262, "GRUB 2.12"]) && knows(new, &[]));
+        assert!(!knows(old, &[boot_262]), "the one that started this system does not");
+        assert!(!knows(new, &[boot_262, boot_257]), "firmware may start the other one next time");
+        assert!(!knows(new, &["systemd-boot next"]), "who knows");
+        assert!(!knows(None, &[boot_257]) && !knows(None, &["GRUB 2.12"]) && !knows(None, &[]));
     }
 }

@@ -17,6 +17,8 @@ const SYSTEMD_BOOT: &str = "systemd-boot ";
 /// Begins shim's version; a space and a dollar sign end it.
 const SHIM_VERSION: &[u8] = b"UEFI SHIM\n$Version: ";
 const SHIM_VERSION_END: &[u8] = b" $";
+/// The first systemd-boot that knows the key `uki` in entries.
+const UKI_KEY: u32 = 258;
 /// Longer texts are no version.
 const VERSION_MAX: usize = 128;
 
@@ -51,6 +53,13 @@ impl Identity {
             Self::SystemdBoot(version) | Self::Shim(version) => Some(version),
             Self::Other => None,
         }
+    }
+
+    /// Whether it is a systemd-boot that does not know the key `uki`, and hides entries that have it.
+    pub fn hides_uki_key(&self) -> bool {
+        let Self::SystemdBoot(version) = self else { return false };
+        let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u32>().ok());
+        major.is_none_or(|major| major < UKI_KEY)
     }
 }
 

@@ -11,7 +11,6 @@ pub mod entry;
 pub mod esp;
 pub mod gpt;
 pub mod loader_install;
-pub mod loader_version;
 pub mod locate;
 pub mod measure;
 mod medium;

@@ -29,12 +29,6 @@ pub const ADDON_SUFFIX: &str = ".addon.efi";
 /// Ends the name of a UKI.
 pub const UKI_SUFFIX: &str = ".efi";
 
-/// Programs of systemd; one of them is its loader.
-pub const SYSTEMD_PROGRAMS: &str = "EFI/systemd";
-
-/// Programs that firmware starts when it has no boot variable.
-pub const DEFAULT_PROGRAMS: &str = "EFI/BOOT";
-
 /// Our boot files, one directory for each kernel with its ramdisk, or UKI with its addons. Nobody else's.
 pub const BOOT_FILES: &str = "EFI/osupdate";
 
