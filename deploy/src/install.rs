@@ -27,6 +27,7 @@ use crate::boot::{BootError, BootPartition};
 use crate::change;
 use crate::directory::Directory;
 use crate::kargs;
+use crate::loader::LoaderFile;
 use crate::machine::Machine;
 use crate::prepare::{FetchError, Prepared, Source};
 use crate::program::Program;
@@ -182,8 +183,10 @@ fn write(
 
     let esp = osupdate_efi::Esp::new(esp_mount, format!("the ESP ({})", esp_partition.display()));
     let keys = enrolment::find(&repository, &prepared.tree)?;
+    let loader = LoaderFile::find(&repository, &prepared.tree).map_err(StepError::Loader)?;
+    enrolment::check(&repository, &prepared.program, &loader, &keys)?;
     let secure_boot_keys = enrolment::install(&esp, &keys)?;
-    crate::loader::install(&repository, &prepared.tree, &esp, !keys.is_empty()).map_err(StepError::Loader)?;
+    loader.install(&esp, !keys.is_empty()).map_err(StepError::Loader)?;
     let boot = BootPartition::new(esp);
     let sysroot = Sysroot::new(root, directory);
     let lock = sysroot.lock(Patience::Fail, "osupdate install", observer)?;

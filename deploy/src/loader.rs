@@ -38,17 +38,34 @@ pub enum LoaderError {
     Install(#[from] InstallLoaderError),
 }
 
-/// Puts the image's systemd-boot on a new ESP, the signed form if the image has one. `enrols_keys`: there are Secure Boot keys
-/// for it to enrol.
-pub(crate) fn install(repository: &Repository, tree: &Tree, esp: &Esp, enrols_keys: bool) -> Result<(), LoaderError> {
-    let architecture = Architecture::native().ok_or(LoaderError::Architecture)?;
-    let name = architecture.systemd_boot();
-    let candidates = [format!("{DIRECTORY}/{name}.signed"), format!("{DIRECTORY}/{name}")];
-    let file = candidates.iter().find_map(|path| tree.follow_to_file(path));
-    let file = file.ok_or(LoaderError::Missing { name })?;
-    let mut program = Vec::new();
-    let mut reader = repository.open_content(file).map_err(LoaderError::Open)?;
-    reader.read_to_end(&mut program).map_err(LoaderError::Read)?;
-    esp.install_loader(&Loader { program: &program, architecture, timeout_secs: TIMEOUT_SECS, enrols_keys })?;
-    Ok(())
+/// The systemd-boot of an image.
+#[derive(Clone, Debug)]
+pub(crate) struct LoaderFile {
+    /// Where it is in the image.
+    pub(crate) path: String,
+    /// The program.
+    pub(crate) program: Vec<u8>,
+    architecture: Architecture,
+}
+
+impl LoaderFile {
+    /// Reads it from an image, the signed form if there is one.
+    pub(crate) fn find(repository: &Repository, tree: &Tree) -> Result<Self, LoaderError> {
+        let architecture = Architecture::native().ok_or(LoaderError::Architecture)?;
+        let name = architecture.systemd_boot();
+        let candidates = [format!("{DIRECTORY}/{name}.signed"), format!("{DIRECTORY}/{name}")];
+        let found = candidates.iter().find_map(|path| Some((path, tree.follow_to_file(path)?)));
+        let (path, file) = found.ok_or(LoaderError::Missing { name })?;
+        let mut program = Vec::new();
+        let mut reader = repository.open_content(file).map_err(LoaderError::Open)?;
+        reader.read_to_end(&mut program).map_err(LoaderError::Read)?;
+        Ok(Self { path: format!("/{path}"), program, architecture })
+    }
+
+    /// Puts it on a new ESP. `enrols_keys`: there are Secure Boot keys for it to enrol.
+    pub(crate) fn install(&self, esp: &Esp, enrols_keys: bool) -> Result<(), LoaderError> {
+        let Self { program, architecture, .. } = self;
+        let loader = Loader { program, architecture: *architecture, timeout_secs: TIMEOUT_SECS, enrols_keys };
+        Ok(esp.install_loader(&loader)?)
+    }
 }

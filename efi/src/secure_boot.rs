@@ -7,6 +7,7 @@
 //! as bad as dbx, and a program must not have a component (SBAT) of a revoked generation. Sources: UEFI specification,
 //! chapter 32; EDK2 and shim, where the specification leaves it open.
 
+mod enrolment;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod refused;
@@ -18,6 +19,7 @@ use crate::gpt::Guid;
 use crate::pe::Pe;
 use crate::variables::{EfiVariables, VariableError};
 
+pub use enrolment::SignedVariableError;
 pub use refused::Refused;
 pub use sbat::{Component, SbatLevel};
 pub use signature_list::{Database, SignatureListError};

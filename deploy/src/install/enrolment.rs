@@ -10,7 +10,12 @@ use osupdate_core::repository::{ObjectError, Repository};
 use osupdate_core::tree::{Entry, Tree};
 use osupdate_efi::Esp;
 use osupdate_efi::loader_install::{EnrolmentKeys, InstallLoaderError};
+use osupdate_efi::secure_boot::{Refused, SecureBoot, SignedVariableError};
 use thiserror::Error;
+
+use crate::boot::BootError;
+use crate::loader::LoaderFile;
+use crate::program::Program;
 
 /// Where images have the keys, from their root.
 const DIRECTORY: &str = "usr/lib/bootc/install/secureboot-keys";
@@ -66,6 +71,31 @@ pub enum EnrolmentError {
         #[source]
         source: io::Error,
     },
+    /// A variable is not what it must be.
+    #[error("/{path} of the image cannot be enrolled")]
+    Variable {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: SignedVariableError,
+    },
+    /// Once the keys were enrolled, the machine would not boot.
+    #[error(
+        "the set of Secure Boot keys /{DIRECTORY}/{set} of the image would keep the machine from booting: {path} would be refused"
+    )]
+    LocksOut {
+        /// Name of the set.
+        set: String,
+        /// What would not be started.
+        path: String,
+        /// Why.
+        #[source]
+        source: Refused,
+    },
+    /// What boots cannot be read.
+    #[error("cannot read what the image boots with")]
+    Program(#[source] Box<BootError>),
     /// It cannot be written.
     #[error(transparent)]
     Install(#[from] InstallLoaderError),
@@ -105,6 +135,34 @@ pub(crate) fn find(repository: &Repository, tree: &Tree) -> Result<Vec<Enrolment
         sets.push(EnrolmentKeys { set, variables });
     }
     Ok(sets)
+}
+
+/// Checks that the machine will still boot once one of the sets is enrolled: the loader, and what it starts.
+pub(crate) fn check(
+    repository: &Repository,
+    program: &Program,
+    loader: &LoaderFile,
+    sets: &[EnrolmentKeys],
+) -> Result<(), EnrolmentError> {
+    for EnrolmentKeys { set, variables } in sets {
+        let variable =
+            |name: &str| variables.iter().find(|(variable, _)| variable == name).map(|(_, contents)| &contents[..]);
+        let path = format!("{DIRECTORY}/{set}/db.auth");
+        let secure_boot = SecureBoot::after_enrolment(variable("db").unwrap_or_default(), variable(OPTIONAL))
+            .map_err(|source| EnrolmentError::Variable { path, source })?;
+        let locks_out =
+            |path: &str, source| EnrolmentError::LocksOut { set: set.clone(), path: path.to_owned(), source };
+        secure_boot.check(&loader.program).map_err(|refused| locks_out(&loader.path, refused))?;
+        program
+            .each_signed(repository, |path, contents| {
+                secure_boot.check(contents).map_err(|source| BootError::Refused { path: path.to_owned(), source })
+            })
+            .map_err(|err| match err {
+                BootError::Refused { path, source } => locks_out(&path, source),
+                err => EnrolmentError::Program(Box::new(err)),
+            })?;
+    }
+    Ok(())
 }
 
 /// Puts sets of keys on the ESP, and returns their names.

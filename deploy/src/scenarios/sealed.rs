@@ -5,6 +5,8 @@ use std::fs;
 use osupdate_core::observer::Silent;
 use osupdate_core::oci::{Offer, Platform};
 use osupdate_efi::authenticode::fake::Authority;
+use osupdate_efi::loader_install::EnrolmentKeys;
+use osupdate_efi::pe::fake::pe;
 use osupdate_efi::secure_boot::{SecureBoot, fake};
 use osupdate_efi::variables::EfiVariables;
 
@@ -15,6 +17,7 @@ use super::computer::{Computer, names, upgrade};
 use super::image::{Image, UKI, addon, uki};
 use crate::cleanup;
 use crate::install::enrolment::{self, EnrolmentError};
+use crate::loader::LoaderFile;
 use crate::plan::Staging;
 use crate::rollback;
 use crate::stage::StageError;
@@ -306,6 +309,31 @@ fn secure_boot_keys_of_the_image_are_complete_or_refused() {
     let err = find(&["auto/PK.auth", "auto/db.auth"]).unwrap_err().to_string();
     assert!(err.ends_with("secureboot-keys/auto of the image has no KEK.auth"), "{err}");
     assert!(matches!(find(&["a b/PK.auth"]), Err(EnrolmentError::Name { .. })));
+}
+
+#[test]
+fn keys_that_would_lock_the_machine_out_are_not_enrolled() {
+    let (ours, theirs) = (Authority::new("Ours"), Authority::new("Theirs"));
+    let unsigned = pe(&[(".text", b"a loader")]);
+    let check = |loader: &[u8], kernel: &Authority, db: &Authority| {
+        let path = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+        let image = Image::new("2").with_layer(&[], &[(path, loader)]).sealed_and_signed(&kernel.signer());
+        let computer = Computer::installed(&Image::new("1"));
+        computer.run(None, |machine| {
+            let (_, prepared) = crate::prepare::Prepared::fetch(machine.repository, &image, &Silent).unwrap();
+            let loader = LoaderFile::find(machine.repository, &prepared.tree).unwrap();
+            let db = fake::signed_variable(&fake::list(fake::CERTIFICATE, &[db.certificate().der()]));
+            let keys = EnrolmentKeys { set: "auto".to_owned(), variables: vec![("db".to_owned(), db)] };
+            enrolment::check(machine.repository, &prepared.program, &loader, &[keys]).map_err(|err| chain(&err))
+        })
+    };
+    let loader = ours.signer().sign(&unsigned).unwrap();
+    assert_eq!(check(&loader, &ours, &ours), Ok(()));
+    let text = check(&unsigned, &ours, &ours).unwrap_err();
+    assert!(text.contains("/auto of the image would keep the machine from booting"), "{text}");
+    assert!(text.contains("systemd-bootx64.efi would be refused") && text.contains("not signed"), "{text}");
+    let text = check(&loader, &theirs, &ours).unwrap_err();
+    assert!(text.contains(&format!("/{UKI} would be refused")) && text.contains("Theirs"), "{text}");
 }
 
 /// What firmware accepts with these certificates in db and dbx.

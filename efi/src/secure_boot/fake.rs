@@ -60,3 +60,10 @@ pub fn enable(efivarfs: &Path, db: &[&Certificate]) {
     let db: Vec<_> = db.iter().map(|certificate| certificate.der()).collect();
     write_variable(efivarfs, "db", &list(CERTIFICATE, &db));
 }
+
+/// Makes a signed variable of its contents, with a signature that is none.
+pub fn signed_variable(contents: &[u8]) -> Vec<u8> {
+    let signature = b"not a signature";
+    let length = u32::try_from(24 + signature.len()).expect("a short signature").to_le_bytes();
+    [&[0; 16][..], &length, &[0x00, 0x02, 0xf1, 0x0e], &[0; 16], signature, contents].concat()
+}
