@@ -4,7 +4,7 @@
 //! signature: so with Secure Boot on, the key must be one that this machine trusts, and that is looked at before it is written.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use osupdate_core::repository::Repository;
 use osupdate_core::tree::Tree;
@@ -20,9 +20,6 @@ const STUBS: &str = "usr/lib/systemd/boot/efi";
 /// Largest stub that is read.
 const STUB_MAX_BYTES: u64 = 1 << 20;
 
-/// Largest key or certificate that is read.
-const KEY_MAX_BYTES: u64 = 1 << 20;
-
 /// Why an addon was not made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -33,24 +30,9 @@ pub enum LocalAddonError {
         /// What is not there.
         path: PathBuf,
     },
-    /// Key or certificate cannot be read.
-    #[error("cannot read {}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// Key or certificate cannot be used.
-    #[error("cannot sign with {}", path.display())]
-    Signer {
-        /// The key.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: SignError,
-    },
+    #[error("cannot use the key of this machine")]
+    Key(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The image has no stub for addons.
     #[error("the image has no /{STUBS}/{name}, of which addons are made; install systemd-boot-efi when building it")]
     NoStub {
@@ -97,24 +79,6 @@ impl LocalSigner {
     /// Takes the key of this machine.
     pub fn new(signer: Signer, secure_boot: SecureBoot) -> Self {
         Self { signer, secure_boot }
-    }
-
-    /// Reads the key of this machine and its certificate, PEM or DER.
-    pub fn open(key: &Path, certificate: &Path, secure_boot: SecureBoot) -> Result<Self, LocalAddonError> {
-        let read = |path: &Path| {
-            let mut contents = Vec::new();
-            let file = std::fs::File::open(path);
-            match file.and_then(|file| file.take(KEY_MAX_BYTES).read_to_end(&mut contents)) {
-                Ok(_) => Ok(contents),
-                Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-                    Err(LocalAddonError::NoKey { path: path.to_owned() })
-                }
-                Err(source) => Err(LocalAddonError::Key { path: path.to_owned(), source }),
-            }
-        };
-        let signer = Signer::from_pem(&read(key)?, &read(certificate)?)
-            .map_err(|source| LocalAddonError::Signer { path: key.to_owned(), source })?;
-        Ok(Self::new(signer, secure_boot))
     }
 
     /// Whether firmware checks signatures at all.

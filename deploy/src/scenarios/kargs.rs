@@ -173,8 +173,7 @@ fn what_may_not_be_added_or_would_be_ignored_is_refused() {
         text.contains("Secure Boot of this machine would not accept the addon") && text.contains("Theirs"),
         "{text}"
     );
-    let nowhere = std::path::Path::new("/nowhere/local.key");
-    let signer = || LocalSigner::open(nowhere, nowhere, computer.secure_boot.clone());
+    let signer = || Err(LocalAddonError::NoKey { path: "/nowhere".into() });
     let err = computer.run(None, |machine| change(machine, &append("quiet"), signer)).unwrap_err();
     assert!(matches!(err, ChangeKargsError::Addon(LocalAddonError::NoKey { .. })), "{err}");
     assert_eq!(computer.record(&computer.booted()), before);

@@ -1,17 +1,18 @@
 //! `osupdate kargs`: this machine's own kernel arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use osupdate_deploy::kargs::change::{ChangedKargs, change, own_arguments};
 use osupdate_deploy::kargs::edit::Edit;
-use osupdate_deploy::local_addon::LocalSigner;
+use osupdate_deploy::local_addon::{LocalAddonError, LocalSigner};
 use osupdate_deploy::record::Deployment as Record;
 use osupdate_efi::secure_boot::SecureBoot;
 use osupdate_efi::variables::EfiVariables;
 use serde::Serialize;
 
 use super::repository_path::LockTimeout;
+use super::signing_options::signer;
 use super::upgrade::patience;
 use crate::cli::Context;
 use crate::exit::Outcome;
@@ -48,9 +49,9 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     replace: Vec<String>,
 
-    /// Private key for the addon, RSA, PEM or DER
-    #[arg(long, value_name = "FILE", default_value = KEY, value_hint = ValueHint::FilePath)]
-    key: PathBuf,
+    /// Private key for the addon: a file in PEM or DER, or a PKCS#11 URI
+    #[arg(long, value_name = "KEY", default_value = KEY, value_hint = ValueHint::FilePath)]
+    key: String,
 
     /// Certificate of the key
     #[arg(long, value_name = "FILE", default_value = CERTIFICATE, value_hint = ValueHint::FilePath)]
@@ -105,7 +106,16 @@ impl Args {
         let machine = system.machine(&*context.observer);
         let (key, certificate) = (self.key, self.certificate);
         let secure_boot = SecureBoot::read(&EfiVariables::default())?;
-        let signer = || LocalSigner::open(&key, &certificate, secure_boot);
+        let signer = || {
+            // Without one, the command says how to get one.
+            if let Some(path) =
+                [Path::new(&key), &certificate].into_iter().find(|path| is_default(path) && !path.exists())
+            {
+                return Err(LocalAddonError::NoKey { path: path.to_owned() });
+            }
+            let signer = signer(&key, &certificate).map_err(|err| LocalAddonError::Key(err.into()))?;
+            Ok(LocalSigner::new(signer, secure_boot))
+        };
         let ChangedKargs { id, record, before, after, removed } = change(&machine, &edit, signer)?;
         let report = Report::new(id.to_string(), &record, before != after);
         context.output.write(&report, |out| match report.changed {
@@ -140,6 +150,10 @@ fn show(context: &Context) -> anyhow::Result<Outcome> {
         writeln!(out, "Of the image{sealed}: {}", joined(&report.image_arguments))
     })?;
     Ok(Outcome::Done)
+}
+
+fn is_default(path: &Path) -> bool {
+    [KEY, CERTIFICATE].map(Path::new).contains(&path)
 }
 
 fn joined(arguments: &[String]) -> String {

@@ -30,19 +30,24 @@ impl SigningOptions {
 
     /// What signs with them.
     pub(crate) fn signer(&self) -> anyhow::Result<Signer> {
-        let certificates = read_certificates(&self.certificate)?;
-        let doing = || format!("cannot use the key {}", self.key);
-        let signer = if Uri::is_meant(&self.key) {
-            let uri: Uri = self.key.parse().with_context(doing)?;
-            let key = TokenKey::open(&uri).with_context(doing)?;
-            Signer::new(Box::new(key), certificates)
-        } else {
-            let file = fs::read(&self.key).with_context(doing)?;
-            let key = RsaKey::read(&file).with_context(doing)?;
-            Signer::new(Box::new(key), certificates)
-        };
-        signer.with_context(|| format!("cannot sign with {}", self.certificate.display()))
+        signer(&self.key, &self.certificate)
     }
+}
+
+/// What signs with a key, a file or a PKCS#11 URI, and its certificate.
+pub(crate) fn signer(key: &str, certificate: &Path) -> anyhow::Result<Signer> {
+    let certificates = read_certificates(certificate)?;
+    let doing = || format!("cannot use the key {key}");
+    let signer = if Uri::is_meant(key) {
+        let uri: Uri = key.parse().with_context(doing)?;
+        let key = TokenKey::open(&uri).with_context(doing)?;
+        Signer::new(Box::new(key), certificates)
+    } else {
+        let file = fs::read(key).with_context(doing)?;
+        let key = RsaKey::read(&file).with_context(doing)?;
+        Signer::new(Box::new(key), certificates)
+    };
+    signer.with_context(|| format!("cannot sign with {}", certificate.display()))
 }
 
 /// Reads a file with certificates in PEM, or one in DER.
