@@ -17,8 +17,9 @@ use thiserror::Error;
 
 pub(crate) use uri::Uri;
 
-/// Gives access to the tokens that are set up on the machine; `module-path` names another module.
-const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
+/// Gives access to the tokens that are set up on the machine; `module-path` names another module. Its other name,
+/// `p11-kit-proxy.so`, does not exist everywhere.
+const DEFAULT_MODULE: &str = "libp11-kit.so.0";
 
 /// Before a SHA-256 digest that is signed with RSASSA-PKCS1-v1_5: which function it is of (RFC 8017, 9.2).
 const DIGEST_INFO: [u8; 19] =

@@ -191,6 +191,10 @@ fn a_key_in_a_token_signs() {
         sign(key).done();
         place.run(&["uki", "verify", "token.efi", "--certificate", "db.crt"]).done();
     }
+    // Without a module, p11-kit knows where the token is.
+    let key = ["--key", "pkcs11:token=release;object=db?pin-source=file:pin", "--certificate", "db.crt"];
+    let arguments = [&["uki", "sign", "os.efi", "--output", "token.efi"], &key[..]].concat();
+    drop(place.run_with(&arguments, &environment).done());
     // The token pads and signs as the file does.
     drop(place.run(&[&["uki", "sign", "os.efi", "--output", "file.efi"], &DB[..]].concat()).done());
     assert_eq!(read(&place, "token.efi"), read(&place, "file.efi"));

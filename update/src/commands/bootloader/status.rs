@@ -1,7 +1,7 @@
 //! `osupdate bootloader status`
 
 use osupdate_deploy::boot::Access;
-use osupdate_deploy::bootloader::{EspStatus, Installed};
+use osupdate_deploy::bootloader::{EspStatus, Installed, State};
 use osupdate_efi::boot_program::Identity;
 use serde::Serialize;
 
@@ -85,7 +85,12 @@ impl Args {
                     ]);
                 }
             }
-            table(out, &rows)
+            table(out, &rows)?;
+            let is_older = |program: &ProgramRow| program.state == State::Older.name();
+            match report.esps.iter().flat_map(|esp| &esp.programs).any(is_older) {
+                true => writeln!(out, "osupdate bootloader update replaces what is older."),
+                false => Ok(()),
+            }
         })?;
         Ok(Outcome::Done)
     }
@@ -93,8 +98,6 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use osupdate_deploy::bootloader::State;
-
     use super::*;
 
     #[test]
