@@ -18,8 +18,8 @@ use crate::layout::Layout;
 use crate::place::{Place, Run};
 
 /// Most that is fetched twice for each connection that is lost: what was under way in the buffers of the kernel and of the HTTP
-/// client when the process was killed.
-const PIECE_BYTES: u64 = 1 << 20;
+/// client when the process was killed. On a busy machine more than 1 MiB waits there.
+const PIECE_BYTES: u64 = 2 << 20;
 /// Layers that are fetched at once.
 const CONNECTIONS: u64 = 2;
 /// So many pulls in a row that do not come to an end, without having been killed, are too many.
