@@ -74,6 +74,12 @@ pub enum PeError {
         /// The name as it is.
         name: [u8; 8],
     },
+    /// A section has contents in the file and no size in memory: firmware loads them, boot stub and shim take the section as empty.
+    #[error("section {name} has contents in the file, but no size in memory: some programs see it, others do not")]
+    NoMemory {
+        /// Name of the section.
+        name: String,
+    },
     /// A section is not within the memory that the program asks for.
     #[error("section {name} ends at {end:#x} in memory, but the program at {image_bytes:#x}")]
     Outside {

@@ -51,11 +51,11 @@ fn parse<'data>(
 ) -> Result<Section<'data>, PeError> {
     let name = name(header).ok_or(PeError::Name { number, name: header.name })?;
     let in_file = u64::from(header.size_of_raw_data.get(LE));
-    // Without a size in memory, the size in the file counts.
-    let memory_bytes = match header.virtual_size.get(LE) {
-        0 => header.size_of_raw_data.get(LE),
-        size => size,
-    };
+    let memory_bytes = header.virtual_size.get(LE);
+    // Firmware then goes by the size in the file, and loads contents that neither the boot stub nor shim see.
+    if memory_bytes == 0 && in_file > 0 {
+        return Err(PeError::NoMemory { name: name.to_owned() });
+    }
     let mut file = 0..0;
     if in_file > 0 {
         let start = u64::from(header.pointer_to_raw_data.get(LE));

@@ -71,8 +71,16 @@ fn memory_beyond_the_file_is_not_contents() {
     let parsed = Pe::parse(&bytes).unwrap();
     assert_eq!(parsed.sections()[1].data.len(), 1024);
     assert_eq!(parsed.sections()[1].memory_bytes, 4096);
+}
+
+#[test]
+fn contents_that_the_boot_stub_does_not_see_are_refused() {
+    assert_eq!(changed(field(1, VIRTUAL_SIZE), 0), PeError::NoMemory { name: ".cmdline".to_owned() });
+    // Nothing at all is nothing for everybody.
+    let mut bytes = two();
     put(&mut bytes, field(1, VIRTUAL_SIZE), 0);
-    assert_eq!(Pe::parse(&bytes).unwrap().sections()[1].memory_bytes, 1024);
+    put(&mut bytes, field(1, RAW_SIZE), 0);
+    assert_eq!(Pe::parse(&bytes).unwrap().sections()[1].data, b"");
 }
 
 #[test]
