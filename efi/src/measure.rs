@@ -34,40 +34,50 @@ impl Pcr11 {
     /// One for each device tree that the hardware may choose, in their order; else one.
     #[must_use]
     pub fn of_profile(profile: &Profile<'_>, bank: Bank) -> Vec<Self> {
-        let sections = profile.sections().iter().map(|section| (section.name, section.data));
-        Self::of_sections(&sections.collect::<Vec<_>>(), bank)
+        let sections = profile.sections().iter().map(|section| Measured {
+            name: section.name,
+            data: section.data,
+            zeros: (section.memory_bytes as usize).saturating_sub(section.data.len()),
+        });
+        Self::of(&sections.collect::<Vec<_>>(), bank)
     }
 
     /// The same for sections by name and contents, in any order. Of sections that cannot repeat, the first counts.
     pub(crate) fn of_sections(sections: &[(&str, &[u8])], bank: Bank) -> Vec<Self> {
-        let trees: Vec<_> = named(sections, names::DEVICE_TREE_AUTO).collect();
+        let sections: Vec<_> = sections.iter().map(|(name, data)| Measured { name, data, zeros: 0 }).collect();
+        Self::of(&sections, bank)
+    }
+
+    fn of(sections: &[Measured<'_>], bank: Bank) -> Vec<Self> {
+        let named = |name: &'static str| sections.iter().filter(move |section| section.name == name);
+        let trees: Vec<_> = named(names::DEVICE_TREE_AUTO).collect();
         let mut values = vec![Self { bank, value: vec![0; bank.digest_bytes()] }];
         for name in MEASURED_SECTIONS {
             match name {
                 names::DEVICE_TREE_AUTO if !trees.is_empty() => {
                     let before = values.remove(0);
-                    values.extend(trees.iter().map(|tree| before.clone().with_section(name, tree)));
+                    values.extend(trees.iter().map(|tree| before.clone().with_section(tree)));
                 }
                 _ => {
-                    let Some(data) = named(sections, name).next() else { continue };
-                    let digest = bank.digest(data);
-                    values.iter_mut().for_each(|value| value.measure(name, data, &digest));
+                    let Some(section) = named(name).next() else { continue };
+                    let digest = section.digest(bank);
+                    values.iter_mut().for_each(|value| value.measure(section, &digest));
                 }
             }
         }
         values
     }
 
-    fn with_section(mut self, name: &str, data: &[u8]) -> Self {
-        let digest = self.bank.digest(data);
-        self.measure(name, data, &digest);
+    fn with_section(mut self, section: &Measured<'_>) -> Self {
+        let digest = section.digest(self.bank);
+        self.measure(section, &digest);
         self
     }
 
     /// A section is measured as its name with a NUL, and then its contents; if it is empty, not at all.
-    fn measure(&mut self, name: &str, data: &[u8], digest: &[u8]) {
-        if !data.is_empty() {
-            self.extend(&self.bank.digest(&[name.as_bytes(), &[0]].concat()));
+    fn measure(&mut self, section: &Measured<'_>, digest: &[u8]) {
+        if section.data.len() + section.zeros > 0 {
+            self.extend(&self.bank.digest(&[section.name.as_bytes(), &[0]].concat()));
             self.extend(digest);
         }
     }
@@ -100,9 +110,17 @@ impl Pcr11 {
     }
 }
 
-/// The contents of all sections of this name.
-fn named<'a>(sections: &'a [(&'a str, &'a [u8])], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    sections.iter().filter(move |(other, _)| *other == name).map(|(_, data)| *data)
+/// A section as it is measured: in memory, where zeros follow its contents if it takes more than these.
+struct Measured<'a> {
+    name: &'a str,
+    data: &'a [u8],
+    zeros: usize,
+}
+
+impl Measured<'_> {
+    fn digest(&self, bank: Bank) -> Vec<u8> {
+        bank.digest_with_zeros(self.data, self.zeros)
+    }
 }
 
 #[cfg(test)]

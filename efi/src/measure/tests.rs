@@ -1,4 +1,6 @@
 use super::*;
+use crate::pe::{Pe, fake};
+use crate::uki::Uki;
 
 const SECTIONS: [(&str, &[u8]); 15] = [
     (".osrel", b"ID=example\n"),
@@ -76,6 +78,25 @@ fn every_device_tree_has_a_value_of_its_own() {
 fn empty_sections_are_not_measured() {
     let empty: [(&str, &[u8]); 2] = [(".linux", b"kernel"), (".initrd", b"")];
     assert_eq!(Pcr11::of_sections(&empty, Bank::Sha1), Pcr11::of_sections(&empty[..1], Bank::Sha1));
+}
+
+/// The boot stub measures sections where firmware has loaded them.
+#[test]
+fn memory_behind_the_contents_is_measured_as_zeros() {
+    let contents: &[(&str, &[u8])] = &[(".linux", b"kernel"), (".cmdline", b"quiet")];
+    let padded = [b"kernel".to_vec(), vec![0; 9994]].concat();
+    let mut file = fake::pe(contents);
+    let values = |file: &[u8]| {
+        let pe = Pe::parse(file).unwrap();
+        Bank::ALL.map(|bank| Pcr11::of_profile(&Uki::parse(&pe).unwrap().profiles()[0], bank))
+    };
+    assert_eq!(values(&file), Bank::ALL.map(|bank| Pcr11::of_sections(contents, bank)));
+    // The section takes more, so the other one comes later.
+    fake::put(&mut file, fake::SECTION_TABLE + 8, 10000);
+    fake::put(&mut file, fake::SECTION_TABLE + 40 + 12, 0x10000);
+    fake::put(&mut file, fake::OPTIONAL_HEADER + 56, 0x11000);
+    let expected = Bank::ALL.map(|bank| Pcr11::of_sections(&[(".linux", &padded), contents[1]], bank));
+    assert_eq!(values(&file), expected);
 }
 
 #[test]
