@@ -22,8 +22,8 @@ use std::ops::Range;
 
 use object::LittleEndian as LE;
 use object::pe::{
-    IMAGE_DIRECTORY_ENTRY_SECURITY, IMAGE_NT_OPTIONAL_HDR32_MAGIC, ImageDataDirectory, ImageDosHeader,
-    ImageNtHeaders32, ImageNtHeaders64, ImageSectionHeader,
+    IMAGE_DIRECTORY_ENTRY_SECURITY, IMAGE_DLLCHARACTERISTICS_NX_COMPAT, IMAGE_NT_OPTIONAL_HDR32_MAGIC,
+    ImageDataDirectory, ImageDosHeader, ImageNtHeaders32, ImageNtHeaders64, ImageSectionHeader,
 };
 use object::read::pe::{ImageNtHeaders, ImageOptionalHeader as _, SectionTable};
 
@@ -81,6 +81,7 @@ struct Headers<'data> {
     file_alignment: u32,
     image_bytes: u32,
     headers_bytes: u32,
+    nx_compatible: bool,
     /// Of the section table.
     table_offset: usize,
     table: SectionTable<'data>,
@@ -147,6 +148,11 @@ impl<'data> Pe<'data> {
         self.headers.headers_bytes as usize
     }
 
+    /// Whether it says that it runs where no memory is writable and executable at once (NX_COMPAT).
+    pub fn is_nx_compatible(&self) -> bool {
+        self.headers.nx_compatible
+    }
+
     /// Memory that the program takes when it is loaded, in bytes.
     pub fn image_bytes(&self) -> u32 {
         self.headers.image_bytes
@@ -193,6 +199,7 @@ impl<'data> Headers<'data> {
             file_alignment: optional.file_alignment(),
             image_bytes: optional.size_of_image(),
             headers_bytes: optional.size_of_headers(),
+            nx_compatible: optional.dll_characteristics() & IMAGE_DLLCHARACTERISTICS_NX_COMPAT != 0,
             table_offset,
             table,
         };

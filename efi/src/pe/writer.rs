@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use object::LittleEndian as LE;
+use object::U32;
 use object::pe::{
-    IMAGE_FILE_LOCAL_SYMS_STRIPPED, IMAGE_SCN_CNT_CODE, IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_READ,
-    ImageSectionHeader,
+    IMAGE_DLLCHARACTERISTICS_NX_COMPAT, IMAGE_FILE_LOCAL_SYMS_STRIPPED, IMAGE_SCN_CNT_CODE,
+    IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_READ, ImageSectionHeader,
 };
 use object::pod::bytes_of;
-use object::{U16, U32};
 use thiserror::Error;
 
 use super::{Pe, PeError, checksum};
@@ -23,6 +23,7 @@ const SIZE_OF_CODE: usize = 4;
 const SIZE_OF_INITIALIZED_DATA: usize = 8;
 const SIZE_OF_IMAGE: usize = 56;
 const SIZE_OF_HEADERS: usize = 60;
+const DLL_CHARACTERISTICS: usize = 70;
 
 /// Why sections cannot be added.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -74,6 +75,7 @@ pub struct Writer<'data> {
     sections: Vec<Planned<'data>>,
     /// Sections of the program itself.
     own: usize,
+    keep_nx_compatible: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +101,12 @@ impl<'data> Writer<'data> {
         let sections: Vec<_> = with_data
             .map(|(header, section)| Planned { header: *header, data: program.bytes[section.file.clone()].into() })
             .collect();
-        Ok(Self { program: program.clone(), own: sections.len(), sections })
+        Ok(Self { program: program.clone(), own: sections.len(), sections, keep_nx_compatible: true })
+    }
+
+    /// Takes away the mark that the program runs where no memory is writable and executable at once: what is added does not.
+    pub fn clear_nx_compatible(&mut self) {
+        self.keep_nx_compatible = false;
     }
 
     /// Adds a section behind all others. Takes `memory_bytes` when it is loaded if that is more than its contents have. Code is
@@ -215,15 +222,16 @@ impl<'data> Writer<'data> {
         let optional = self.program.headers.optional_offset;
         let file_header = optional - FILE_HEADER_BYTES;
         // Checked in headers_bytes and place.
-        let number = U16::new(LE, self.sections.len() as u16);
-        file[file_header + NUMBER_OF_SECTIONS..][..2].copy_from_slice(bytes_of(&number));
+        put_short(file, file_header + NUMBER_OF_SECTIONS, self.sections.len() as u16);
         if file[file_header + SYMBOL_TABLE..][..8] != [0; 8] {
             // Symbols lie behind the sections, where new ones are now.
             file[file_header + SYMBOL_TABLE..][..8].fill(0);
-            let flags =
-                u16::from_le_bytes([file[file_header + CHARACTERISTICS], file[file_header + CHARACTERISTICS + 1]]);
-            let flags = U16::new(LE, flags | IMAGE_FILE_LOCAL_SYMS_STRIPPED);
-            file[file_header + CHARACTERISTICS..][..2].copy_from_slice(bytes_of(&flags));
+            let flags = get_short(file, file_header + CHARACTERISTICS) | IMAGE_FILE_LOCAL_SYMS_STRIPPED;
+            put_short(file, file_header + CHARACTERISTICS, flags);
+        }
+        if !self.keep_nx_compatible {
+            let flags = get_short(file, optional + DLL_CHARACTERISTICS) & !IMAGE_DLLCHARACTERISTICS_NX_COMPAT;
+            put_short(file, optional + DLL_CHARACTERISTICS, flags);
         }
         for (flag, field) in
             [(IMAGE_SCN_CNT_CODE, SIZE_OF_CODE), (IMAGE_SCN_CNT_INITIALIZED_DATA, SIZE_OF_INITIALIZED_DATA)]
@@ -254,6 +262,14 @@ fn padded_name(name: &str) -> Result<[u8; 8], WriteError> {
         _ => return Err(WriteError::Name { name: name.to_owned() }),
     }
     Ok(padded)
+}
+
+fn get_short(file: &[u8], at: usize) -> u16 {
+    file[at..].first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes))
+}
+
+fn put_short(file: &mut [u8], at: usize, value: u16) {
+    file[at..][..2].copy_from_slice(&value.to_le_bytes());
 }
 
 fn get(file: &[u8], at: usize) -> u32 {

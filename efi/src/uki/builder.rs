@@ -167,6 +167,12 @@ impl<'a> Builder<'a> {
         groups.iter().try_for_each(|group| check_group(&stub, group))?;
         self.sign(&mut groups)?;
         let mut writer = Writer::new(&stub).map_err(BuildError::Write)?;
+        // Firmware that insists on it would start the stub, and the kernel would fault.
+        let is_kernel = |part: &&Part<'_>| part.0 == names::LINUX;
+        let is_compatible = |kernel: &Part<'_>| Pe::parse(&kernel.1).is_ok_and(|kernel| kernel.is_nx_compatible());
+        if !groups.iter().flatten().filter(is_kernel).all(is_compatible) {
+            writer.clear_nx_compatible();
+        }
         for (name, data) in groups.into_iter().flatten() {
             let written = match &*name {
                 names::SBAT => writer.replace(&name, data),

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
-use crate::pe::fake::{FILE_HEADER, pe};
+use crate::pe::fake::{FILE_HEADER, OPTIONAL_HEADER, pe};
 use crate::uki::Finding;
 
 fn stub() -> Vec<u8> {
@@ -97,6 +97,27 @@ fn an_addon_has_no_kernel() {
     assert!(String::from_utf8_lossy(&sections(&file)[3].1).contains("\nuki-addon,1,"));
     assert_eq!(Uki::parse(&Pe::parse(&file).unwrap()).unwrap().kind(), Kind::Addon);
     assert!(matches!(Builder { command_line: None, ..addon }.build(), Err(BuildError::Nothing)));
+}
+
+/// Firmware that lets nothing be writable and executable goes by the mark of the file that it starts.
+#[test]
+fn a_uki_is_marked_as_nx_compatible_if_stub_and_kernels_are() {
+    let marked = |mut file: Vec<u8>| {
+        file[OPTIONAL_HEADER + 70..][..2].copy_from_slice(&0x0160_u16.to_le_bytes());
+        file
+    };
+    let flags = |builder: &Builder<'_>| {
+        let file = builder.build().unwrap();
+        u16::from_le_bytes(*file[OPTIONAL_HEADER + 70..].first_chunk().unwrap())
+    };
+    let (stub, plain) = (marked(stub()), linux());
+    let kernel = marked(plain.clone());
+    let builder = |linux| Builder { stub: &stub, linux, command_line: Some(b"quiet"), ..Builder::default() };
+    assert_eq!(flags(&builder(Some(&kernel))), 0x0160);
+    assert_eq!(flags(&builder(Some(&plain))), 0x0060);
+    assert_eq!(flags(&builder(None)), 0x0160, "nothing else is executed");
+    let rescue = Builder { profile: Some(b"ID=rescue\n"), ..builder(Some(&plain)) }.build().unwrap();
+    assert_eq!(flags(&Builder { join_profiles: vec![&rescue], ..builder(Some(&kernel)) }), 0x0060);
 }
 
 #[test]
