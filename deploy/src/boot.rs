@@ -13,7 +13,7 @@ use osupdate_core::repository::{ObjectError, Repository};
 use osupdate_efi::boot_program::Identity;
 use osupdate_efi::esp::{PutBootFilesError, RemoveEntryError, Space, VerifyBootFilesError, WriteEntryError};
 use osupdate_efi::loader_install::Architecture;
-use osupdate_efi::locate::{Devices, LocateError, device_of};
+use osupdate_efi::locate::{DeviceNumber, Devices, LocateError, device_of};
 use osupdate_efi::mounted::{MountError, mount};
 use osupdate_efi::name::{NEW_TRIES, ParseNameError};
 use osupdate_efi::order::NamedEntry;
@@ -40,6 +40,8 @@ pub struct BootPartition {
     esp: Esp,
     /// What the loader says that it can; `None`: it did not say.
     features: Option<LoaderFeatures>,
+    /// The programs that firmware may start, from all ESPs; `None`: they are on this partition, if at all.
+    loaders: Option<Vec<Identity>>,
     /// What Secure Boot of this machine accepts, if that is known.
     secure_boot: Result<SecureBoot, VariableError>,
 }
@@ -200,18 +202,27 @@ impl BootPartition {
             None
         });
         let secure_boot = SecureBoot::read(&EfiVariables::default());
-        Ok(Self { features, secure_boot, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
+        let loaders = loaders(root).unwrap_or_else(|err| {
+            tracing::debug!("{err}, ignoring");
+            None
+        });
+        Ok(Self { features, loaders, secure_boot, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
     }
 
     /// Takes the mounted partition of a system that does not run.
     pub fn new(esp: Esp) -> Self {
-        Self { esp, features: None, secure_boot: Ok(SecureBoot::default()) }
+        Self { esp, features: None, loaders: None, secure_boot: Ok(SecureBoot::default()) }
     }
 
     /// The same on a machine with this state of Secure Boot.
     #[cfg(test)]
     pub(crate) fn with_secure_boot(self, secure_boot: SecureBoot) -> Self {
         Self { secure_boot: Ok(secure_boot), ..self }
+    }
+
+    /// Whether Secure Boot is on, or it is not known.
+    pub(crate) fn checks_signatures(&self) -> bool {
+        self.secure_boot.as_ref().map_or(true, |secure_boot| secure_boot.enabled)
     }
 
     /// Checks that this machine will start a program of an image: what firmware would refuse must not become what boots next.
@@ -242,17 +253,22 @@ impl BootPartition {
     }
 
     /// Whether entries for UKIs may have the key `uki`: every loader that may read them must know it, for one that does not
-    /// hides the entry. The key `efi` is known to all, but not counted by those that know `uki`.
+    /// hides the entry. The key `efi` is known to all, but not counted by those that know `uki`. The loader that started this
+    /// system may have been replaced since: it is asked only where no systemd-boot is found.
     fn knows_uki_key(&self) -> Result<bool, BootError> {
-        if self.features.is_some_and(|features| !features.uki()) {
-            return Ok(false);
+        let of_esp;
+        let loaders = match &self.loaders {
+            Some(loaders) => loaders,
+            None => {
+                of_esp = identities(&self.esp)?;
+                &of_esp
+            }
+        };
+        let mut loaders = loaders.iter().filter(|loader| matches!(loader, Identity::SystemdBoot(_))).peekable();
+        match loaders.peek() {
+            Some(_) => Ok(!loaders.any(Identity::hides_uki_key)),
+            None => Ok(self.features.is_some_and(LoaderFeatures::uki)),
         }
-        let Some(architecture) = Architecture::native() else { return Ok(false) };
-        let programs = self.esp.boot_programs(architecture)?;
-        let mut loaders =
-            programs.iter().filter(|program| matches!(program.identity, Identity::SystemdBoot(_))).peekable();
-        let some = self.features.is_some() || loaders.peek().is_some();
-        Ok(some && !loaders.any(|loader| loader.identity.hides_uki_key()))
     }
 
     /// Reads all entries. `ours` tells which are for this physical root; others boot another disk's system that happens to use
@@ -340,6 +356,21 @@ impl BootPartition {
         self.esp.remove_unreferenced_boot_files(&keep?)?;
         Ok(())
     }
+}
+
+/// The programs that firmware may start, on all ESPs of the machine; `None` if there are none.
+fn loaders(root: Option<DeviceNumber>) -> Result<Option<Vec<Identity>>, BootError> {
+    let mut found = Vec::new();
+    for partition in Devices::default().esps(root)? {
+        let esp = Esp::new(mount(&partition.device, Access::Read)?, partition.device.display().to_string());
+        found.extend(identities(&esp)?);
+    }
+    Ok((!found.is_empty()).then_some(found))
+}
+
+fn identities(esp: &Esp) -> Result<Vec<Identity>, BootError> {
+    let Some(architecture) = Architecture::native() else { return Ok(Vec::new()) };
+    Ok(esp.boot_programs(architecture)?.into_iter().map(|program| program.identity).collect())
 }
 
 /// What a file takes up.
@@ -479,10 +510,10 @@ mod tests {
         };
         let (old, new) = (Some(0x1ff), Some(0x1_ffff));
         let (boot_257, boot_262) = ("systemd-boot 257.13-1~deb13u1", "systemd-boot 262.1");
-        assert!(knows(new, &[boot_262]) && knows(None, &[boot_262, "GRUB 2.12"]) && knows(new, &[]));
-        assert!(!knows(old, &[boot_262]), "the one that started this system does not");
+        assert!(knows(old, &[boot_262]), "the one that started this system was replaced");
+        assert!(knows(None, &[boot_262, "GRUB 2.12"]) && knows(new, &[]) && knows(new, &["GRUB 2.12"]));
         assert!(!knows(new, &[boot_262, boot_257]), "firmware may start the other one next time");
-        assert!(!knows(new, &["systemd-boot next"]), "who knows");
-        assert!(!knows(None, &[boot_257]) && !knows(None, &["GRUB 2.12"]) && !knows(None, &[]));
+        assert!(!knows(new, &[boot_257]) && !knows(new, &["systemd-boot next"]));
+        assert!(!knows(old, &[]) && !knows(None, &["GRUB 2.12"]) && !knows(None, &[]));
     }
 }

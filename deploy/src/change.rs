@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::boot::BootError;
 use crate::machine::{Machine, Step};
-use crate::model::{Deployment, Model};
+use crate::model::{Deployment, Entry, Model};
 use crate::prepare::{PrepareError, Prepared};
 use crate::state::{self, StateError};
 
@@ -36,7 +36,7 @@ pub enum ChangeError {
     #[error(transparent)]
     Boot(#[from] BootError),
     /// Its boot files were lost and its image cannot be read.
-    #[error("its boot files were lost and cannot be made again from its image")]
+    #[error("its boot files cannot be read in its image")]
     Lost(#[source] Box<PrepareError>),
 }
 
@@ -83,8 +83,12 @@ pub(crate) fn put_first(
     let (root, id) = (machine.sysroot.directory(), &deployment.id);
     record.sequence = model.next_sequence();
     // What was shown to work is not counted again: on a machine without blessing it would count down to bad.
+    let is_current = |entry: &&Entry| entry.deployment == *id && entry.sequence == deployment.record.sequence;
+    let current = model.entries().iter().find(is_current);
     let works = record.boot == deployment.record.boot
-        && model.entry(id).map_or(deployment.booted_before, |entry| entry.tries_left.is_none());
+        && current.map_or(deployment.booted_before, |entry| entry.tries_left.is_none());
+    let counted = !works || etc == Etc::Anew;
+    check_program(machine, id, &record)?;
     state::begin(root, deployment, &record)?;
     machine.reached(Step::Record);
     if etc == Etc::Anew {
@@ -97,13 +101,25 @@ pub(crate) fn put_first(
         machine.boot.write_kernel(machine.repository, id, &prepared.program, &record.boot.digest)?;
     }
     machine.reached(Step::Kernel);
-    machine.boot.write_entry(id, &record, !works || etc == Etc::Anew)?;
+    machine.boot.write_entry(id, &record, counted)?;
     machine.reached(Step::Entry);
     state::finish(root, id)?;
     machine.reached(Step::Finished);
-    for entry in model.entries().iter().filter(|entry| entry.deployment == *id) {
+    // The same boot files in an earlier entry would fail in the same way.
+    let tried_anew = counted && record.boot != deployment.record.boot;
+    for entry in model.superseded(id, record.sequence, tried_anew) {
         machine.boot.remove_entry(entry)?;
     }
     machine.reached(Step::Superseded);
     Ok(())
+}
+
+/// Checks that what becomes next is accepted by Secure Boot now: keys may have been revoked since it was put down.
+fn check_program(machine: &Machine<'_>, id: &DeploymentId, record: &Record) -> Result<(), ChangeError> {
+    if !machine.boot.checks_signatures() {
+        return Ok(());
+    }
+    let prepared = Prepared::of_deployment(machine.repository, machine.sysroot.directory(), id, record)
+        .map_err(|source| ChangeError::Lost(Box::new(source)))?;
+    Ok(machine.boot.check_program(machine.repository, &prepared.program, machine.observer)?)
 }

@@ -86,15 +86,14 @@ impl Repairs {
                 repairs.lost.push(deployment.id.clone());
             }
         }
-        for entry in &listing.entries {
-            let stale = match model.get(&entry.deployment) {
-                Some(deployment) => entry.sequence != deployment.record.sequence,
-                None => unknown(&entry.deployment),
-            };
-            if stale {
-                repairs.stale.push(entry.clone());
-            }
+        for deployment in model.deployments() {
+            let sequence = deployment.record.sequence;
+            let counted = model.entries().iter().any(|entry| {
+                entry.deployment == deployment.id && entry.sequence == sequence && entry.tries_left.is_some()
+            });
+            repairs.stale.extend(model.superseded(&deployment.id, sequence, counted).into_iter().cloned());
         }
+        repairs.stale.extend(listing.entries.iter().filter(|entry| unknown(&entry.deployment)).cloned());
         let orphan = |name: &&String| {
             let id = name.strip_prefix(paths::REPOSITORY_REF_PREFIX).and_then(|hex| hex.parse().ok());
             // A name that is no deployment's is not ours to judge.

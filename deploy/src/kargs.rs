@@ -108,8 +108,9 @@ fn parse(name: &str, text: &str, architecture: &str) -> Result<Vec<String>, Karg
 
 /// Whether an argument of the machine can be one: it neither breaks a boot entry nor selects another image.
 pub fn is_usable(argument: &str) -> bool {
-    let is_one = !argument.is_empty() && argument.trim() == argument && !argument.contains(char::is_control);
-    is_one && !is_composefs(argument)
+    // For the kernel, some bytes of other characters are blanks.
+    let is_printable = argument.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    !argument.is_empty() && argument.trim() == argument && is_printable && !is_composefs(argument)
 }
 
 /// Whether an argument selects the image, which is ours to write.

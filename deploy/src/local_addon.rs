@@ -30,6 +30,12 @@ pub enum LocalAddonError {
         /// What is not there.
         path: PathBuf,
     },
+    /// Others than its owner can read the key.
+    #[error("the key {} is not for its owner alone", path.display())]
+    KeyMode {
+        /// The key.
+        path: PathBuf,
+    },
     /// Key or certificate cannot be used.
     #[error("cannot use the key of this machine")]
     Key(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -63,6 +69,9 @@ impl LocalAddonError {
                  is used",
                 path.display()
             )),
+            Self::KeyMode { path } => {
+                Some(format!("whoever can read it can sign programs for this machine: chmod 600 {}", path.display()))
+            }
             _ => None,
         }
     }

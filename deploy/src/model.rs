@@ -181,6 +181,16 @@ impl Model {
         self.entries.iter().flatten().filter(|entry| entry.deployment == *id).max_by_key(|entry| entry.rank())
     }
 
+    /// Those of one deployment's entries that nothing needs, once its newest has this sequence number. While the newest is
+    /// being tried (`counted`), the last one that was good stays, behind it: it may be the only one that boots.
+    pub(crate) fn superseded(&self, id: &DeploymentId, sequence: u64, counted: bool) -> Vec<&Entry> {
+        let mut older: Vec<_> =
+            self.entries().iter().filter(|entry| entry.deployment == *id && entry.sequence != sequence).collect();
+        let good = older.iter().filter(|entry| entry.tries_left.is_none()).map(|entry| entry.sequence).max();
+        older.retain(|entry| !counted || Some(entry.sequence) != good);
+        older
+    }
+
     /// The name that the running system has on its kernel command line, whether or not there is a record.
     pub fn booted_id(&self) -> Option<&DeploymentId> {
         self.booted.as_ref()

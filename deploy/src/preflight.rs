@@ -14,7 +14,7 @@ const BOOT_MARGIN_BYTES: u64 = 1 << 20;
 pub enum SpaceError {
     /// The boot partition.
     #[error(
-        "not enough space on the boot partition: the kernel and initrd need {}, {} are free and {} more could be freed",
+        "not enough space on the boot partition: the boot files need {}, {} are free and {} more could be freed",
         mib(*needed_bytes), mib(*free_bytes), mib(*freeable_bytes)
     )]
     Boot {
@@ -94,7 +94,7 @@ mod tests {
         let tight = boot_partition(&model, 120 * MIB, 10 * MIB, |_| 50 * MIB).unwrap_err();
         assert_eq!(
             tight.to_string(),
-            "not enough space on the boot partition: the kernel and initrd need 121 MiB, 10 MiB are free and 100 MiB \
+            "not enough space on the boot partition: the boot files need 121 MiB, 10 MiB are free and 100 MiB \
              more could be freed"
         );
     }

@@ -5,7 +5,7 @@ use osupdate_core::digest::Digest;
 use osupdate_core::erofs;
 use osupdate_core::observer::{Event, Observer};
 use osupdate_core::oci::{ImageSource, PullError, PullOptions, StoredImage, TreeError, image_tree, pull};
-use osupdate_core::repository::{ImageError, Repository};
+use osupdate_core::repository::{ImageError, Repository, Verity};
 use osupdate_core::tree::Tree;
 use osupdate_record::{
     Boot, Deployment as Record, DeploymentId, Etc, Image, LocalAddon, Origin, RECORD_VERSION, Requirement, Signature,
@@ -164,11 +164,10 @@ impl Prepared {
                     result => result?,
                 };
             }
-            if uki.optional {
-                let text = format!(
-                    "the digest in /{} is marked with ?: a repository without fs-verity would be accepted at boot",
-                    uki.file.path
-                );
+            if uki.optional && repository.verity() == Verity::Required {
+                return Err(PrepareError::from(UkiError::Optional { path: uki.file.path.clone() }).into());
+            }
+            for text in uki.doubts() {
                 observer.event(Event::Warning(&text));
             }
         }

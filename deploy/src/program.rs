@@ -45,7 +45,14 @@ impl Program {
         let Some(uki) = &record.boot.uki else {
             return find_kernel(tree).map(Self::Kernel).map_err(BootError::Kernel);
         };
-        let local = uki.local.as_ref().map(|local| read_addon(root, id, local)).transpose()?;
+        let local = match uki.local.as_ref().map(|local| read_addon(root, id, local)) {
+            // It is needed only if the boot files are lost, too.
+            Some(Err(BootError::LocalAddon { path, source })) if source.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!("{path} is lost, ignoring");
+                None
+            }
+            result => result.transpose()?,
+        };
         Ok(Self::Uki { uki: uki.clone(), local })
     }
 

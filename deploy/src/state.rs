@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use osupdate_core::oci::ContentDigest;
 use osupdate_record::{Deployment as Record, DeploymentId, WriteError, paths};
 use thiserror::Error;
 
@@ -26,6 +27,8 @@ const WORK: &str = "work";
 /// Begins and ends the names of local addons.
 const ADDON_PREFIX: &str = "local-";
 const ADDON_SUFFIX: &str = ".addon.efi";
+/// Hex digits of the digest in the names of local addons.
+const ADDON_DIGITS: usize = 32;
 
 /// Mode of directories that anyone may look into, so that `status` needs no privileges.
 const READABLE: u32 = 0o755;
@@ -113,9 +116,11 @@ pub fn create(root: &Directory, id: &DeploymentId, record: &Record, addon: Optio
     make().map_err(failed("create", path))
 }
 
-/// Name of a deployment's local addon that comes with the change which has this sequence number.
-pub fn addon_name(sequence: u64) -> String {
-    format!("{ADDON_PREFIX}{sequence:06}{ADDON_SUFFIX}")
+/// Name of a local addon in a deployment's directory. It is that of its contents: one that is in use is never overwritten.
+pub fn addon_name(contents: &[u8]) -> String {
+    let digest = ContentDigest::sha256(contents).to_string();
+    let hex: String = digest.trim_start_matches("sha256:").chars().take(ADDON_DIGITS).collect();
+    format!("{ADDON_PREFIX}{hex}{ADDON_SUFFIX}")
 }
 
 /// The local addon that a record names.

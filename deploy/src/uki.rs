@@ -14,11 +14,14 @@ use osupdate_core::repository::{ObjectError, Repository};
 use osupdate_core::tree::{Content, Tree};
 use osupdate_core::{Algorithm, Digest};
 use osupdate_efi::pe::{self, Pe, PeError, ReadError};
-use osupdate_efi::uki::{Kind, ParseUkiError, Uki};
+use osupdate_efi::uki::{Kind, ParseUkiError, Uki, names};
 use osupdate_record::{Addon, Uki as Record};
 use thiserror::Error;
 
 pub use mismatch::{Difference, Mismatch};
+
+/// Begins the name of the addon that is made on a machine, which an image's may not have.
+const LOCAL_PREFIX: &str = "zz-local";
 
 /// Why it is not clear which UKI an image boots with, or why it cannot be deployed.
 #[derive(Debug, Error)]
@@ -117,6 +120,31 @@ pub enum UkiError {
         /// The files.
         paths: Vec<String>,
     },
+    /// A profile has no initial ramdisk: nothing would look at the digest.
+    #[error("profile {profile} of the UKI /{path} of the image has no initrd, which is what verifies the image")]
+    NoInitrd {
+        /// The file.
+        path: String,
+        /// Number of the profile.
+        profile: usize,
+    },
+    /// It accepts a repository without fs-verity.
+    #[error(
+        "the digest in the UKI /{path} of the image is marked with ?: whoever can write to the disk could give it any files. \
+         Seal it without the mark"
+    )]
+    Optional {
+        /// The file.
+        path: String,
+    },
+    /// An addon has a name that it cannot have on the boot partition.
+    #[error(
+        "the addon /{path} of the image cannot have this name: only letters, digits, +, -, _ and . may be in it, and it may not begin with zz-local, or be that of another one in other letters"
+    )]
+    AddonName {
+        /// The file.
+        path: String,
+    },
     /// An addon has a composefs argument.
     #[error("the addon /{path} of the image has a composefs argument, which only the UKI may have")]
     AddonNamesImage {
@@ -177,8 +205,14 @@ pub fn find(repository: &Repository, tree: &Tree) -> Result<Option<SealedUki>, U
         let others = sealed.into_iter().map(|(file, _)| file.path);
         return Err(UkiError::Several { paths: others.chain([file.path]).map(|path| format!("/{path}")).collect() });
     }
+    let mut seen = BTreeSet::new();
     for (name, content) in &file.addons {
         let path = format!("{}.extra.d/{name}", file.path);
+        let lower = name.to_ascii_lowercase();
+        let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_.".contains(&byte));
+        if !fits || lower.starts_with(LOCAL_PREFIX) || !seen.insert(lower) {
+            return Err(UkiError::AddonName { path });
+        }
         let addon = Contents::read(repository, &path, content, Kind::Addon)?;
         if addon.lines.iter().any(|line| names_image(line)) {
             return Err(UkiError::AddonNamesImage { path });
@@ -197,6 +231,10 @@ impl Contents {
         let uki = Uki::parse(&program).map_err(|source| UkiError::NotUki { path: path(), source })?;
         if uki.kind() != kind {
             return Err(UkiError::Kind { path: path(), kind: uki.kind() });
+        }
+        let without = uki.profiles().iter().find(|profile| profile.section(names::INITRD).is_none());
+        if let Some(profile) = without.filter(|_| kind == Kind::Uki) {
+            return Err(UkiError::NoInitrd { path: path(), profile: profile.number() });
         }
         let line = |profile: &osupdate_efi::uki::Profile<'_>| profile.command_line().unwrap_or_default().to_owned();
         let kernel_version = uki.profiles().first().and_then(|profile| profile.uname()).map(str::to_owned);
@@ -233,6 +271,23 @@ impl SealedUki {
         }
         let arguments = lines.first().map(|line| other_arguments(line)).unwrap_or_default();
         Ok(Self { image, optional: named.iter().any(|arg| arg.optional), arguments, kernel_version, file })
+    }
+
+    /// What in its command line may keep a machine from booting as it should.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let path = &self.file.path;
+        let mut doubts = Vec::new();
+        let one_disk = |argument: &&String| {
+            let value = argument.strip_prefix("root=");
+            value.is_some_and(|value| value.starts_with("UUID=") || value.starts_with("PARTUUID="))
+        };
+        if let Some(argument) = self.arguments.iter().find(one_disk) {
+            doubts.push(format!("{argument} is sealed into /{path}: only the machine with this disk can boot it"));
+        }
+        if !self.arguments.iter().any(|argument| argument == "rw") {
+            doubts.push(format!("rw is not in the command line of /{path}: systemd will fail to remount the root"));
+        }
+        doubts
     }
 
     /// What a record says of it.

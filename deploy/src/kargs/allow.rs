@@ -6,7 +6,6 @@
 
 use std::io::Read as _;
 
-use osupdate_core::kernel_args::split;
 use osupdate_core::repository::Repository;
 use osupdate_core::tree::Tree;
 use thiserror::Error;
@@ -17,13 +16,14 @@ const FILE: &str = "usr/lib/osupdate/local-kargs.conf";
 /// Largest file that is read.
 const SIZE_MAX: u64 = 1 << 16;
 
-/// What every machine may add. A pattern is a whole argument; `key=*` is any value; `prefix.*` any argument that begins so.
+/// What every machine may add. A pattern is a whole argument; `key=*` is any value; `prefix.*` any argument that begins so;
+/// `key=#` any number but 0: a machine that does not restart after a panic never uses its next try.
 const DEFAULT: &[&str] = &[
     // Where messages go.
     "console=*",
     "earlycon",
-    "earlycon=*",
-    "earlyprintk=*",
+    "earlycon=efifb",
+    "earlyprintk=efi",
     "consoleblank=*",
     "debug",
     "quiet",
@@ -90,10 +90,8 @@ const DEFAULT: &[&str] = &[
     "libata.force=*",
     "mem_sleep_default=*",
     "reboot=*",
-    "panic=*",
+    "panic=#",
     "oops=panic",
-    "nmi_watchdog=*",
-    "nowatchdog",
 ];
 
 /// What no list allows: it decides which image is mounted, from where, by which program, or what the initramfs does.
@@ -169,7 +167,9 @@ impl NotAllowed {
                 "who builds the image can allow it in its /usr/lib/osupdate/local-kargs.conf, or seal it into the UKI"
             }
             Self::Never { .. } => "who builds the image can seal it into the UKI",
-            Self::Malformed { .. } => "give each argument by an option of its own, in quotes if it has spaces",
+            Self::Malformed { .. } => {
+                "give each argument by an option of its own; blanks, quotes and characters that are not ASCII cannot be in it"
+            }
         }
     }
 }
@@ -210,7 +210,11 @@ impl AllowList {
             }
             let stars = line.matches('*').count();
             let ends_well = line.ends_with("=*") || line.ends_with(".*");
-            if line.contains(char::is_whitespace) || stars > 1 || stars == 1 && (!ends_well || line.len() == 2) {
+            if line.contains(char::is_whitespace)
+                || line.ends_with('#')
+                || stars > 1
+                || stars == 1 && (!ends_well || line.len() == 2)
+            {
                 return Err(AllowListError::Pattern { number, line: line.to_owned() });
             }
             self.patterns.push(line.to_owned());
@@ -221,21 +225,24 @@ impl AllowList {
     /// Whether an argument may be added.
     pub fn check(&self, argument: &str) -> Result<(), NotAllowed> {
         let argument_text = || argument.to_owned();
-        let is_one = split(argument).eq([argument]) && argument.matches('"').count().is_multiple_of(2);
-        if !is_one || argument.chars().any(char::is_control) {
+        // The kernel takes quotes off, and for it some bytes of other characters are blanks, too.
+        if argument.is_empty() || !argument.chars().all(|c| c.is_ascii_graphic() && c != '"') {
             return Err(NotAllowed::Malformed { argument: argument_text() });
         }
-        // The kernel takes quotes off, and does not tell - from _ in names.
-        let plain = argument.replace('"', "");
-        let key = plain.split('=').next().unwrap_or_default().replace('-', "_");
+        // It does not tell - from _ in names.
+        let key = argument.split('=').next().unwrap_or_default().replace('-', "_");
         let never = |name: &&&str| if name.ends_with(['.', '_']) { key.starts_with(**name) } else { key == **name };
         // What follows two dashes is for init.
-        if NEVER.iter().any(|name| never(&name)) || plain == "--" {
+        if NEVER.iter().any(|name| never(&name)) || argument == "--" {
             return Err(NotAllowed::Never { argument: argument_text() });
         }
-        let matches = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => plain.starts_with(start),
-            None => plain == *pattern,
+        let matches = |pattern: &String| match (pattern.strip_suffix('*'), pattern.strip_suffix('#')) {
+            (Some(start), _) => argument.starts_with(start),
+            (None, Some(start)) => argument
+                .strip_prefix(start)
+                .and_then(|number| number.parse::<u32>().ok())
+                .is_some_and(|number| number > 0),
+            (None, None) => argument == pattern,
         };
         match self.patterns.iter().any(matches) {
             true => Ok(()),
@@ -260,11 +267,15 @@ mod tests {
     #[test]
     fn default_list_lets_nothing_through_that_weakens_the_seal() {
         let list = AllowList::default();
-        for argument in ["console=ttyS0,115200", "quiet", "nomodeset", "mitigations=auto,nosmt", "video=\"a b\""] {
+        for argument in ["console=ttyS0,115200", "quiet", "nomodeset", "mitigations=auto,nosmt", "panic=10"] {
             assert_eq!(verdict(&list, argument), "allowed", "{argument}");
         }
         for argument in [
             "mitigations=off",
+            "panic=0",
+            "panic=-1",
+            "panic=#",
+            "earlycon=uart8250,mmio32,0xfedc9000",
             "systemd.unit=rescue.target",
             "systemd.debug_shell",
             "selinux=0",
@@ -285,11 +296,8 @@ mod tests {
         for argument in [
             "composefs=00",
             "composefs.digest=x",
-            "\"composefs.digest=x\"",
-            "com\"posefs=x\"",
             "osupdate.on-failure=emergency",
             "init=/bin/sh",
-            "\"init=/bin/sh\"",
             "rd.break",
             "rd.systemd.unit=emergency.target",
             "root=/dev/sdb",
@@ -298,7 +306,16 @@ mod tests {
         ] {
             assert_eq!(verdict(&list, argument), "never", "{argument}");
         }
-        for argument in ["", " quiet", "quiet init=/bin/sh", "quiet\ninit=/bin/sh", "console=\"x", "quiet\0"] {
+        for argument in [
+            "",
+            " quiet",
+            "quiet init=/bin/sh",
+            "quiet\ninit=/bin/sh",
+            "console=\"x",
+            "quiet\0",
+            "\"init=/x\"",
+            "console=\u{e0}init=/x",
+        ] {
             assert_eq!(verdict(&list, argument), "malformed", "{argument:?}");
         }
     }

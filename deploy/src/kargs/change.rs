@@ -16,7 +16,6 @@ use crate::change::{self, ChangeError, Etc};
 use crate::cleanup::{self, CleanupError};
 use crate::local_addon::{LocalAddonError, LocalSigner};
 use crate::machine::Machine;
-use crate::model::Model;
 use crate::prepare::{PrepareError, read_tree};
 use crate::program::Program;
 use crate::stage::{self, StageError};
@@ -127,7 +126,7 @@ pub fn change(
     if record.boot.uki.is_none() {
         record.boot.arguments.clone_from(&after);
     } else {
-        let program = seal_into_addon(machine, model, &id, &mut record, &after, signer)?;
+        let program = seal_into_addon(machine, &id, &mut record, &after, signer)?;
         removed = stage::make_room(machine, model, &id, &program, &record.boot.digest).map_err(Box::new)?;
     }
     machine.observer.event(Event::Step("writing the boot entry"));
@@ -142,7 +141,6 @@ pub fn change(
 /// Makes the addon with the arguments, keeps it with the deployment, and names it in the record.
 fn seal_into_addon(
     machine: &Machine<'_>,
-    model: &Model,
     id: &DeploymentId,
     record: &mut Record,
     arguments: &[String],
@@ -165,7 +163,7 @@ fn seal_into_addon(
                 machine.observer.event(Event::Warning(text));
             }
             let contents = signer.addon(repository, &tree, arguments)?;
-            let file = state::addon_name(model.next_sequence());
+            let file = state::addon_name(&contents);
             state::write_addon(root, id, &file, &contents)?;
             Some(LocalAddon { file, arguments: arguments.to_vec(), ..LocalAddon::default() })
         }

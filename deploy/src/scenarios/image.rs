@@ -166,7 +166,8 @@ fn layer(directories: &[&str], files: &[(&str, impl AsRef<[u8]>)]) -> Vec<u8> {
 
 /// A UKI with this kernel command line; any further ones are of profiles of their own.
 pub(super) fn uki(lines: &[&str]) -> Vec<u8> {
-    let mut sections: Vec<(&str, &[u8])> = vec![(".linux", b"kernel"), (".uname", b"6.12.1-uki")];
+    let mut sections: Vec<(&str, &[u8])> =
+        vec![(".linux", b"kernel"), (".initrd", b"initrd"), (".uname", b"6.12.1-uki")];
     for (number, line) in lines.iter().enumerate() {
         if lines.len() > 1 {
             sections.push((".profile", if number == 0 { b"ID=main" } else { b"ID=other" }));

@@ -2,10 +2,10 @@
 
 use osupdate_efi::authenticode::fake::Authority;
 
-use super::STEPS;
 use super::computer::Computer;
 use super::image::Image;
 use super::sealed::{chain, secure_boot};
+use super::{STEPS, before_commit};
 use crate::cleanup;
 use crate::kargs::change::{ChangeKargsError, ChangedKargs, change};
 use crate::kargs::edit::Edit;
@@ -86,8 +86,46 @@ fn arguments_that_do_not_boot_are_given_up_with_their_deployment() {
     for _ in 0..3 {
         assert_eq!(computer.boot(), second);
     }
-    assert_eq!(computer.boot(), first);
+    assert_eq!(computer.boot(), second, "with the arguments that were good");
     assert!(!computer.line.contains("panic"), "{}", computer.line);
+    computer.blessing = true;
+    // Going back and forth tries the new arguments again, never without a counter.
+    assert_eq!(computer.rollback().target, first);
+    computer.boot();
+    assert_eq!(computer.rollback().target, second);
+    assert_eq!(computer.model().entry(&second).unwrap().tries_left, Some(3));
+    changed(&computer, &delete("panic"));
+    assert_eq!(computer.boot(), second);
+    assert!(!computer.line.contains("panic"), "{}", computer.line);
+    computer.run(None, |machine| cleanup::repair(machine).unwrap());
+    computer.assert_whole();
+}
+
+#[test]
+fn only_deployment_survives_arguments_that_do_not_boot() {
+    let authority = Authority::new("Ours");
+    for image in [Image::new("1"), Image::signed("1", &authority.signer())] {
+        let mut computer = Computer::installed(&image);
+        let only = computer.booted();
+        try_change(&computer, &append("nr_cpus=0"), &authority).unwrap();
+        computer.assert_whole();
+        computer.blessing = false;
+        for _ in 0..3 {
+            assert_eq!(computer.boot(), only);
+            assert!(computer.line.contains("nr_cpus=0"), "{}", computer.line);
+        }
+        assert_eq!(computer.boot(), only);
+        assert!(!computer.line.contains("nr_cpus=0"), "{}", computer.line);
+        computer.blessing = true;
+        computer.run(None, |machine| cleanup::repair(machine).unwrap());
+        assert_eq!(computer.boot(), only, "the repair leaves what boots");
+        assert!(!computer.line.contains("nr_cpus=0"), "{}", computer.line);
+        try_change(&computer, &delete("nr_cpus"), &authority).unwrap();
+        computer.boot();
+        computer.run(None, |machine| cleanup::repair(machine).unwrap());
+        assert_eq!(computer.entries().len(), 1);
+        computer.assert_whole();
+    }
 }
 
 #[test]
@@ -145,10 +183,10 @@ fn cut_change_of_a_local_addon_has_the_old_arguments_or_the_new() {
         let second = computer.booted();
         let edit = append("console=ttyS0");
         let signer = || Ok(LocalSigner::new(authority.signer(), computer.secure_boot.clone()));
-        computer.cut(step, |machine| change(machine, &edit, signer));
+        let cut = computer.cut(step, |machine| change(machine, &edit, signer));
         assert_eq!(computer.boot(), second, "{step:?}");
-        let is_new = computer.line.ends_with(" rw console=ttyS0");
-        assert!(is_new || computer.line.ends_with(" rw"), "{step:?}: {}", computer.line);
+        let arguments = if cut && before_commit(step) { " rw" } else { " rw console=ttyS0" };
+        assert!(computer.line.ends_with(arguments), "{step:?}: {}", computer.line);
         try_change(&computer, &edit, &authority).unwrap();
         computer.assert_whole();
         assert_eq!(computer.boot(), second, "{step:?}");

@@ -113,9 +113,9 @@ fn cut_rollback_to_a_uki_boots_one_of_the_two() {
         let first = computer.booted();
         computer.upgrade(&Image::new("2"));
         let second = computer.boot();
-        computer.cut(step, rollback::rollback);
+        let cut = computer.cut(step, rollback::rollback);
         let booted = computer.boot();
-        assert!(booted == first || booted == second, "{step:?}");
+        assert_eq!(booted == second, cut && before_commit(step), "{step:?}");
         let other = if booted == first { second } else { first };
         assert_eq!(computer.rollback().target, other, "{step:?}");
         computer.assert_whole();
@@ -246,6 +246,15 @@ fn what_to_boot_is_never_guessed() {
     assert!(text.contains("profile 1 of the UKI"), "{text}");
     let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, &[b'x'; 100])]));
     assert!(text.contains("no UKI that firmware can start"), "{text}");
+    let no_initrd = pe(&[(".linux", b"kernel"), (".cmdline", line.as_bytes())]);
+    let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, &no_initrd)]));
+    assert!(text.contains("has no initrd"), "{text}");
+    for name in ["a:b.addon.efi", "ZZ-local.addon.efi"] {
+        let path = format!("{UKI}.extra.d/{name}");
+        let image = base.with_layer(&[], &[(UKI, sealed.clone()), (path.as_str(), addon("quiet"))]);
+        let (text, _) = refused(&computer, &image);
+        assert!(text.contains("cannot have this name"), "{name}: {text}");
+    }
     let (text, _) = refused(&computer, &base.with_layer(&[], &[(UKI, &addon(&line))]));
     assert!(text.contains("of the kind addon"), "{text}");
     let path = format!("{UKI}.extra.d/a.addon.efi");

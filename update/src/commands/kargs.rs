@@ -1,5 +1,6 @@
 //! `osupdate kargs`: this machine's own kernel arguments.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
@@ -105,7 +106,6 @@ impl Args {
         let system = System::open(context, patience(self.wait), self.lock, "osupdate kargs")?;
         let machine = system.machine(&*context.observer);
         let (key, certificate) = (self.key, self.certificate);
-        let secure_boot = SecureBoot::read(&EfiVariables::default())?;
         let signer = || {
             // Without one, the command says how to get one.
             if let Some(path) =
@@ -113,7 +113,14 @@ impl Args {
             {
                 return Err(LocalAddonError::NoKey { path: path.to_owned() });
             }
-            let signer = signer(&key, &certificate).map_err(|err| LocalAddonError::Key(err.into()))?;
+            if let Ok(metadata) = std::fs::metadata(&key)
+                && metadata.mode() & 0o077 != 0
+            {
+                return Err(LocalAddonError::KeyMode { path: key.into() });
+            }
+            let failed = |err: anyhow::Error| LocalAddonError::Key(err.into());
+            let secure_boot = SecureBoot::read(&EfiVariables::default()).map_err(|err| failed(err.into()))?;
+            let signer = signer(&key, &certificate).map_err(failed)?;
             Ok(LocalSigner::new(signer, secure_boot))
         };
         let ChangedKargs { id, record, before, after, removed } = change(&machine, &edit, signer)?;
