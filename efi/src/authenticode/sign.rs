@@ -2,8 +2,8 @@
 
 use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeyPair;
-use aws_lc_rs::signature::RSA_PKCS1_SHA256;
+use aws_lc_rs::rsa::{KeyPair, PublicKey};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use thiserror::Error;
@@ -77,6 +77,11 @@ impl RsaKey {
             Err(err) => return Err(KeyError::Pem(err)),
         };
         key.map(Self).map_err(KeyError::Rejected)
+    }
+
+    /// The public key that belongs to it.
+    pub fn public(&self) -> PublicKey {
+        self.0.public_key().clone()
     }
 }
 

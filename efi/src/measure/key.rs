@@ -4,14 +4,15 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use thiserror::Error;
+
+use crate::authenticode::{self, RsaKey, SigningKey};
 
 /// Of the lines in a PEM file.
 const PEM_LINE_BYTES: usize = 64;
@@ -20,59 +21,60 @@ const PEM_LINE_BYTES: usize = 64;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The file is not PEM, or has none of the keys that are wanted.
-    #[error("it has no {wanted} in PEM form")]
-    NotPem {
-        /// `private key` or `public key`.
-        wanted: &'static str,
-    },
-    /// The key is protected by a passphrase.
-    #[error("the private key is encrypted: a key without a passphrase is needed")]
-    Encrypted,
-    /// It is no RSA key, or has an unusual size.
-    #[error("it is not an RSA key of 2048 to 8192 bits, which TPM policies need")]
+    /// It is no private key that can be used.
+    #[error(transparent)]
+    Private(#[from] authenticode::KeyError),
+    /// There is no public key in the file.
+    #[error("there is no public key in it, in PEM (\"BEGIN PUBLIC KEY\")")]
+    None,
+    /// The public key is of another kind.
+    #[error("the public key is not one for RSA with 2048 to 8192 bits, which TPM policies need")]
     NotRsa,
     /// Signing has failed.
     #[error("the key cannot sign")]
-    Sign,
+    Sign(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What was signed does not fit the public key.
+    #[error("the public key is not the one that belongs to the private key")]
+    NotAPair,
 }
 
-/// A private RSA key.
-pub struct PolicyKey(RsaKeyPair);
+/// A private RSA key, and the public one that belongs to it.
+pub struct PolicyKey {
+    key: Box<dyn SigningKey>,
+    public: PublicKey,
+}
 
 impl fmt::Debug for PolicyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PolicyKey").finish_non_exhaustive()
+        f.debug_struct("PolicyKey").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
 impl PolicyKey {
-    /// Reads a private key in PEM form, PKCS #8 or PKCS #1, that is not encrypted.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let encrypted = |needle: &[u8]| pem.windows(needle.len()).any(|window| window == needle);
-        if encrypted(b"ENCRYPTED") {
-            return Err(KeyError::Encrypted);
-        }
-        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem { wanted: "private key" })?;
-        let pair = match &key {
-            PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
-            PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
-            _ => return Err(KeyError::NotRsa),
-        };
-        pair.map(Self).map_err(|_| KeyError::NotRsa)
+    /// Reads a private key as [`RsaKey::read`] does.
+    pub fn read(file: &[u8]) -> Result<Self, KeyError> {
+        let key = RsaKey::read(file)?;
+        Ok(Self { public: PublicKey(key.public()), key: Box::new(key) })
     }
 
-    /// The public key that belongs to it.
+    /// A key from elsewhere. Signs something, to find out whether the keys belong together.
+    pub fn new(key: Box<dyn SigningKey>, public: PublicKey) -> Result<Self, KeyError> {
+        let key = Self { key, public };
+        key.sign(b"do they belong together?")?;
+        Ok(key)
+    }
+
+    /// The public key.
     #[must_use]
-    pub fn public(&self) -> PublicKey {
-        PublicKey(self.0.public_key().clone())
+    pub fn public(&self) -> &PublicKey {
+        &self.public
     }
 
     /// Signs with RSASSA-PKCS1-v1_5 and SHA-256, whatever the bank is. The same input gives the same bytes.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let mut signature = vec![0; self.0.public_modulus_len()];
-        let signed = self.0.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature);
-        signed.map_err(|_| KeyError::Sign)?;
+        let signature = self.key.sign(message).map_err(KeyError::Sign)?;
+        let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, self.public.0.as_ref());
+        public.verify(message, &signature).map_err(|_| KeyError::NotAPair)?;
         Ok(signature)
     }
 }
@@ -93,7 +95,7 @@ impl PublicKey {
     /// Reads a public key in PEM form, `BEGIN PUBLIC KEY`.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let info = SubjectPublicKeyInfoDer::from_pem_slice(pem);
-        let info = info.map_err(|_| KeyError::NotPem { wanted: "public key" })?;
+        let info = info.map_err(|_| KeyError::None)?;
         rsa::PublicKey::from_der(info.as_ref()).map(Self).map_err(|_| KeyError::NotRsa)
     }
 

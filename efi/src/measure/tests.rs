@@ -1,4 +1,8 @@
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+
 use super::*;
+use crate::authenticode::RsaKey;
 use crate::pe::{Pe, fake};
 use crate::uki::Uki;
 
@@ -111,12 +115,19 @@ fn unknown_words_are_refused() {
 
 #[test]
 fn keys_that_cannot_be_used_say_why() {
-    let error = |pem: &str| PolicyKey::from_pem(pem.as_bytes()).unwrap_err().to_string();
-    assert_eq!(error("no key"), "it has no private key in PEM form");
-    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
-    assert_eq!(error(encrypted), "the private key is encrypted: a key without a passphrase is needed");
-    let other = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-    assert_eq!(error(other), "it is not an RSA key of 2048 to 8192 bits, which TPM policies need");
+    let error = PolicyKey::read(b"no key").unwrap_err().to_string();
+    assert!(error.starts_with("there is no private key in it"), "{error}");
+    assert!(matches!(PublicKey::from_pem(b"no key"), Err(KeyError::None)));
+    let [one, other] = [(); 2].map(|()| {
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        der.as_ref().to_vec()
+    });
+    let other = PolicyKey::read(&other).unwrap();
+    let pem = other.public().to_pem().unwrap();
+    assert_eq!(&PublicKey::from_pem(pem.as_bytes()).unwrap(), other.public());
+    let error = PolicyKey::new(Box::new(RsaKey::read(&one).unwrap()), other.public().clone()).unwrap_err();
+    assert!(matches!(error, KeyError::NotAPair));
     let error = PublicKey::from_pem(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").unwrap_err();
     assert!(matches!(error, KeyError::NotRsa));
 }

@@ -44,16 +44,6 @@ pub enum WriteError {
         /// Number of sections.
         sections: usize,
     },
-    /// New contents of a section are too long for its place in memory.
-    #[error("its section {name} has room for {room_bytes} bytes, and the new one has {bytes}")]
-    NoRoom {
-        /// Name of the section.
-        name: String,
-        /// Bytes from the beginning of the section to that of the next one.
-        room_bytes: u64,
-        /// Size of the new contents.
-        bytes: usize,
-    },
     /// Everything together is larger than the format can describe.
     #[error("with section {name} it would be larger than 4 GiB")]
     TooLarge {
@@ -137,8 +127,8 @@ impl<'data> Writer<'data> {
         Ok(())
     }
 
-    /// Gives a section that the program itself has new contents in its place; adds the section if the program has none of
-    /// that name.
+    /// Gives a section that the program itself has new contents: in its place if there is room in memory, else behind all others, so
+    /// that it must be one that code does not refer to. Adds the section if the program has none of that name.
     pub fn replace(&mut self, name: &str, data: impl Into<Cow<'data, [u8]>>) -> Result<(), WriteError> {
         let data = data.into();
         let wanted = padded_name(name)?;
@@ -155,7 +145,11 @@ impl<'data> Writer<'data> {
                 self.sections[index].data = data;
                 Ok(())
             }
-            _ => Err(WriteError::NoRoom { name: name.to_owned(), room_bytes, bytes: data.len() }),
+            _ => {
+                self.sections.remove(index);
+                self.own -= 1;
+                self.add(name, data, 0, false)
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueHint;
-use osupdate_efi::authenticode::{Certificates, RsaKey, Signer};
+use osupdate_efi::authenticode::{Certificates, RsaKey, Signer, SigningKey};
 
 use crate::pkcs11::{TokenKey, Uri};
 
@@ -38,16 +38,21 @@ impl SigningOptions {
 pub(crate) fn signer(key: &str, certificate: &Path) -> anyhow::Result<Signer> {
     let certificates = read_certificates(certificate)?;
     let doing = || format!("cannot use the key {key}");
-    let signer = if Uri::is_meant(key) {
-        let uri: Uri = key.parse().with_context(doing)?;
-        let key = TokenKey::open(&uri).with_context(doing)?;
-        Signer::new(Box::new(key), certificates)
-    } else {
-        let file = fs::read(key).with_context(doing)?;
-        let key = RsaKey::read(&file).with_context(doing)?;
-        Signer::new(Box::new(key), certificates)
+    let key: Box<dyn SigningKey> = match open_token_key(key)? {
+        Some(key) => Box::new(key),
+        None => Box::new(RsaKey::read(&fs::read(key).with_context(doing)?).with_context(doing)?),
     };
-    signer.with_context(|| format!("cannot sign with {}", certificate.display()))
+    Signer::new(key, certificates).with_context(|| format!("cannot sign with {}", certificate.display()))
+}
+
+/// The key that a PKCS#11 URI names; none if it is the name of a file.
+pub(crate) fn open_token_key(key: &str) -> anyhow::Result<Option<TokenKey>> {
+    if !Uri::is_meant(key) {
+        return Ok(None);
+    }
+    let doing = || format!("cannot use the key {key}");
+    let uri: Uri = key.parse().with_context(doing)?;
+    TokenKey::open(&uri).map(Some).with_context(doing)
 }
 
 /// Reads a file with certificates in PEM, or one in DER.

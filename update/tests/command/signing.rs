@@ -198,6 +198,24 @@ fn a_key_in_a_token_signs() {
     // The token pads and signs as the file does.
     drop(place.run(&[&["uki", "sign", "os.efi", "--output", "file.efi"], &DB[..]].concat()).done());
     assert_eq!(read(&place, "token.efi"), read(&place, "file.efi"));
+    // It signs expected values of PCR 11 as the file does, too.
+    let mut openssl = Command::new("openssl");
+    openssl.args(["rsa", "-in", "db.key", "-pubout", "-out", "db.pub"]).current_dir(place.path());
+    assert!(openssl.output().unwrap().status.success());
+    let program = pe(&[(".text", b"program")]);
+    write(&place, "program", &program);
+    let build = |output: &str, key: &str, public: &str| {
+        let files = ["uki", "build", "--stub", "program", "--linux", "program", "--os-release", "ID=x", "--uname", "6"];
+        let keys = ["--pcr-private-key", key, "--pcr-public-key", public, "--output", output];
+        place.run_with(&[&files[..], &keys].concat(), &environment)
+    };
+    let in_token = format!("pkcs11:token=release;object=db?pin-value=1234&module-path={SOFTHSM}");
+    let other = in_token.replace("object=db", "object=other");
+    drop(build("file.efi", "db.key", "db.pub").done());
+    drop(build("token.efi", &in_token, "db.pub").done());
+    assert_eq!(read(&place, "token.efi"), read(&place, "file.efi"));
+    let message = build("other.efi", &other, "db.pub").failed(1);
+    assert!(message.contains("the public key is not the one that belongs to the private key"), "{message}");
     for (key, part) in [
         ("token=release;object=none?pin-value=1234", "the token release has no private key that fits the URI"),
         ("token=release?pin-value=1234", "the token release has 2 private keys that fit the URI"),

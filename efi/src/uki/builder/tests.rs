@@ -1,7 +1,5 @@
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 use crate::pe::fake::{FILE_HEADER, OPTIONAL_HEADER, pe};
@@ -22,8 +20,7 @@ fn linux() -> Vec<u8> {
 fn key() -> PolicyKey {
     let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()));
-    PolicyKey::from_pem(pem.as_bytes()).unwrap()
+    PolicyKey::read(der.as_ref()).unwrap()
 }
 
 /// Names and contents of the sections.

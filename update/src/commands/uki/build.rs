@@ -12,6 +12,7 @@ use super::contents::Contents;
 use super::file::{self, TextOrFile, read, read_all};
 use super::pcrs::{Banks, Phases};
 use crate::cli::Context;
+use crate::commands::signing_options::open_token_key;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Where systemd's boot stubs are.
@@ -22,7 +23,8 @@ const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 /// Build a unified kernel image, a UKI
 ///
 /// The result has the sections, in the order and with the contents, that ukify of systemd 257 makes, and options have the same
-/// names. The same input always gives the same bytes. It is not signed; `osupdate uki inspect` shows what is in it.
+/// names. The same input always gives the same bytes. It is not signed, which
+/// osupdate uki sign does; osupdate uki inspect shows what is in it.
 ///
 /// Profiles are ways to boot one UKI, for example with another command line. Each is built on its own with --profile and
 /// without --linux, and then joined to the UKI with --join-profile.
@@ -66,13 +68,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Profiles")]
     join_profile: Vec<PathBuf>,
 
-    /// Sign the PCR values of this profile, by its ID, and of others given so only [default: of all]
+    /// Sign the values of the profile with this ID only; may be given several times [default: of all profiles]
     #[arg(long, value_name = "ID", requires = "pcr_private_key", help_heading = "Signed PCR values")]
     sign_profile: Vec<String>,
 
-    /// RSA key, PEM, that signs the expected values of PCR 11; may be given several times
-    #[arg(long, value_name = "FILE", help_heading = "Signed PCR values")]
-    pcr_private_key: Vec<PathBuf>,
+    /// RSA key that signs the expected values of PCR 11: a file in PEM or DER, or a PKCS#11 URI, which also needs --pcr-public-key; may
+    /// be given several times
+    #[arg(long, value_name = "KEY", help_heading = "Signed PCR values")]
+    pcr_private_key: Vec<String>,
 
     /// The public key that belongs to it, PEM; as often as --pcr-private-key
     #[arg(long, value_name = "FILE", help_heading = "Signed PCR values")]
@@ -160,22 +163,18 @@ impl Args {
                 );
             }
         }
-        let mut keys = Vec::new();
-        for path in &self.pcr_private_key {
-            let key = PolicyKey::from_pem(&read(path)?).with_context(|| format!("cannot use {}", path.display()))?;
-            keys.push(key);
-        }
         let mut publics = Vec::new();
-        for (index, path) in self.pcr_public_key.iter().enumerate() {
+        let mut pems = Vec::new();
+        for path in &self.pcr_public_key {
             let pem = read(path)?;
-            let public = PublicKey::from_pem(&pem).with_context(|| format!("cannot use {}", path.display()))?;
-            if keys.get(index).is_some_and(|key| key.public() != public) {
-                let private = self.pcr_private_key[index].display();
-                bail!("{} is not the public key that belongs to {private}", path.display());
-            }
-            publics.push(pem);
+            publics.push(PublicKey::from_pem(&pem).with_context(|| format!("cannot use {}", path.display()))?);
+            pems.push(pem);
         }
-        let public = match (&self.pcrpkey, &publics[..]) {
+        let mut keys = Vec::new();
+        for (index, name) in self.pcr_private_key.iter().enumerate() {
+            keys.push(policy_key(name, publics.get(index))?);
+        }
+        let public = match (&self.pcrpkey, &pems[..]) {
             (Some(path), _) => {
                 let pem = read(path)?;
                 PublicKey::from_pem(&pem).with_context(|| format!("cannot use {}", path.display()))?;
@@ -191,6 +190,24 @@ impl Args {
         let banks = self.pcr_banks.as_ref().map(|banks| banks.0.clone()).unwrap_or_default();
         Ok(Signing { keys, phases, banks, public })
     }
+}
+
+/// A key in a token, or in a file.
+fn policy_key(name: &str, public: Option<&PublicKey>) -> anyhow::Result<PolicyKey> {
+    let doing = || format!("cannot use the key {name}");
+    if let Some(key) = open_token_key(name)? {
+        let Some(public) = public else {
+            return Err(anyhow::anyhow!("the public key that belongs to {name} is not known"))
+                .hint("give it with --pcr-public-key");
+        };
+        return PolicyKey::new(Box::new(key), public.clone()).with_context(doing);
+    }
+    let file = read(Path::new(name))?;
+    let key = PolicyKey::read(&file).with_context(doing)?;
+    if public.is_some_and(|public| key.public() != public) {
+        bail!("the public key given for {name} is not the one that belongs to it");
+    }
+    Ok(key)
 }
 
 fn find_os_release(root: &Path) -> anyhow::Result<Vec<u8>> {

@@ -42,7 +42,7 @@ pub(super) struct Contents {
     #[arg(long, value_name = "TEXT|@FILE")]
     sbat: Vec<TextOrFile>,
 
-    /// Another section, which is not measured; its name has at most 8 characters
+    /// Another section; its name has at most 8 characters
     #[arg(long = "section", value_name = "NAME:TEXT|@FILE", value_parser = parse_section)]
     sections: Vec<(String, TextOrFile)>,
 
