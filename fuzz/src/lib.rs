@@ -34,7 +34,7 @@ pub struct Target {
 const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "erofs", max_len: 64 << 10, memory_max: 64 << 20, run: targets::erofs::run },
     Target { name: "dumpfile", max_len: 16 << 10, memory_max: 64 << 20, run: targets::dumpfile::run },
     // zstd makes a hundred megabytes of a few kilobytes; named refs may have 16 MiB.
@@ -42,6 +42,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "tar", max_len: 64 << 10, memory_max: 64 << 20, run: targets::tar::run },
     Target { name: "meta_json", max_len: 4 << 10, memory_max: 16 << 20, run: targets::json::meta },
     Target { name: "oci_json", max_len: 16 << 10, memory_max: 32 << 20, run: targets::json::oci },
+    Target { name: "pe", max_len: 64 << 10, memory_max: 32 << 20, run: targets::pe::run },
     Target { name: "signature", max_len: 16 << 10, memory_max: 16 << 20, run: targets::signature::run },
     Target { name: "signature_list", max_len: 16 << 10, memory_max: 16 << 20, run: targets::signature::list },
     // The automaton's size and cache have limits of their own.

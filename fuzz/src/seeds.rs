@@ -8,7 +8,9 @@ use flate2::read::MultiGzDecoder;
 use osupdate_core::dumpfile;
 use osupdate_core::erofs::{self, Format};
 use osupdate_efi::authenticode::fake::{Authority, Usage};
+use osupdate_efi::pe::fake;
 use osupdate_efi::secure_boot::fake::{CERTIFICATE, DIGEST, REVOKED_CERTIFICATE, list};
+use osupdate_efi::uki::Builder;
 
 use crate::Target;
 use crate::targets::signature::{program, signature};
@@ -28,6 +30,7 @@ pub fn of(target: &Target) -> Vec<Vec<u8>> {
         "oci_json" => documents(),
         "signature" => signatures(),
         "signature_list" => signature_lists(),
+        "pe" => programs(),
         "file_contexts" => POLICIES.iter().map(|text| text.as_bytes().to_vec()).collect(),
         other => panic!("{other} has no seeds"),
     };
@@ -214,6 +217,40 @@ fn signature_lists() -> Vec<Vec<u8>> {
     ];
     let all = lists.concat();
     lists.into_iter().chain([all]).collect()
+}
+
+/// A boot stub of no code, and what is made with it: a UKI with two profiles, an addon, a profile.
+fn programs() -> Vec<Vec<u8>> {
+    let stub = fake::pe(&[
+        (".text", b"code"),
+        (".sbat", b"sbat,1,x\nstub,1,y\n"),
+        (".sdmagic", b"#### LoaderInfo: systemd-stub 257 ####"),
+        (".reloc", b""),
+    ]);
+    let linux = fake::pe(&[(".text", b"kernel"), (".sbat", b"sbat,1,x\nlinux,1,y\n")]);
+    let line = format!("composefs.digest=v1-sha256-12:{} quiet", "ab".repeat(32));
+    let build = |builder: Builder<'_>| builder.build().expect("it fits together");
+    let empty = || Builder { stub: &stub, ..Builder::default() };
+    let profile =
+        build(Builder { profile: Some(b"ID=rescue\nTITLE=Rescue"), command_line: Some(b"rescue"), ..empty() });
+    let addon = build(Builder { device_trees_auto: vec![b"1", b"2"], hwids: Some(b"ids"), ..empty() });
+    let uki = build(Builder {
+        linux: Some(&linux),
+        initrds: vec![b"initrd"],
+        os_release: Some(b"ID=example\nVERSION_ID=1\n"),
+        command_line: Some(line.as_bytes()),
+        uname: Some("6.12.1"),
+        join_profiles: vec![&profile],
+        sections: vec![(".pcrsig", br#"{"sha256": [{"pcrs": [11], "pkfp": "ab", "pol": "cd", "sig": "ef=="}]}"#)],
+        ..empty()
+    });
+    // Certificates, as far as this parser looks at them.
+    let mut signed = uki.clone();
+    let entry = fake::OPTIONAL_HEADER + 112 + 32;
+    fake::put(&mut signed, entry, uki.len());
+    fake::put(&mut signed, entry + 4, 16);
+    signed.extend([0; 16]);
+    vec![stub, linux, profile, addon, uki, signed]
 }
 
 const METADATA: &[&str] = &[
