@@ -87,7 +87,7 @@ fn profiles_have_command_lines_and_pcr_values_of_their_own() {
     let text = place.run(&arguments).done();
     assert!(text.contains("\nprofile   1: rescue, Rescue\n"), "{text}");
     let value = profiles[1]["pcr11"][1]["value"].as_str().unwrap();
-    assert!(text.contains(&format!("  PCR 11 after enter-initrd\n    11:sha1=")), "{text}");
+    assert!(text.contains("  PCR 11 after enter-initrd\n    11:sha1="), "{text}");
     assert!(text.contains(&format!("    11:sha256={value}\n")), "{text}");
 }
 
