@@ -186,7 +186,7 @@ impl Devices {
     /// All ESPs from which this system may be started: that of the loader, and those on the disks of the root file system.
     pub fn esps(&self, root: Option<DeviceNumber>) -> Result<Vec<Partition>, LocateError> {
         let mut found = vec![self.locate(root)?.esp];
-        let disks = root.map_or_else(|| Ok(Vec::new()), |root| self.disks_of(root))?;
+        let disks = root.map_or_else(|| Ok(Vec::new()), |root| self.all_disks_of(root))?;
         for disk in disks {
             let partitions = self.partitions(&disk).unwrap_or_else(|err| {
                 tracing::debug!("{err}, ignoring: it has no ESP");
@@ -234,6 +234,25 @@ impl Devices {
         let device = fs::canonicalize(&link).map_err(|source| LocateError::Read { path: link, source })?;
         let mut disks = Vec::new();
         self.add_disks(&device, &mut disks)?;
+        Ok(disks)
+    }
+
+    /// The same, with the disks of all devices if the device is one of several of a btrfs file system.
+    fn all_disks_of(&self, number: DeviceNumber) -> Result<Vec<String>, LocateError> {
+        let mut disks = self.disks_of(number)?;
+        let link = self.sys.join(format!("dev/block/{}:{}", number.major, number.minor));
+        let device = fs::canonicalize(&link).map_err(|source| LocateError::Read { path: link, source })?;
+        let file_systems = self.sys.join("fs/btrfs");
+        let names = if file_systems.exists() { read_dir(&file_systems)? } else { Vec::new() };
+        for devices in names.iter().map(|name| file_systems.join(name).join("devices")).filter(|path| path.is_dir()) {
+            let links = read_dir(&devices)?.into_iter().map(|name| devices.join(name));
+            let all: Vec<_> = links.filter_map(|link| fs::canonicalize(link).ok()).collect();
+            if all.contains(&device) {
+                for device in &all {
+                    self.add_disks(device, &mut disks)?;
+                }
+            }
+        }
         Ok(disks)
     }
 

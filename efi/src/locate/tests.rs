@@ -128,6 +128,16 @@ fn all_esps_below_a_root_on_several_disks_are_found() {
     assert_eq!(names(ROOT), ["vda1"]);
     fake.loader_came_from(ESP_ID);
     assert_eq!(names(None), ["vda1"]);
+
+    // A file system on both, of which the kernel shows one as what is mounted.
+    let devices = fake.devices.sys.join("fs/btrfs/2d4b6fdb/devices");
+    fs::create_dir_all(&devices).unwrap();
+    fs::create_dir_all(fake.devices.sys.join("fs/btrfs/features")).unwrap();
+    for device in ["vda/vda4", "vdb/vdb4"] {
+        let link = devices.join(device.rsplit('/').next().unwrap());
+        symlink(fake.dir.path().join("sys/devices").join(device), link).unwrap();
+    }
+    assert_eq!(names(ROOT), ["vda1", "vdb1"]);
 }
 
 #[test]
