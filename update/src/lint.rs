@@ -18,6 +18,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod tmpfiles;
+mod uki;
 mod walk;
 
 use osupdate_core::boot::BootError;
@@ -71,6 +72,10 @@ pub const LINTS: &[&Lint] = &[
     &kernel::INITRAMFS_MISSING,
     &initramfs::INITRAMFS_SETUP_ROOT,
     &kernel::KERNEL_ARGUMENTS,
+    &uki::UKI_DAMAGED,
+    &uki::UKI_UNSEALED,
+    &uki::UKI_DIGEST,
+    &uki::UKI_SEVERAL,
     &system::BOOT_LOADER_MISSING,
     &system::FSTAB_ROOT,
     &identity::MACHINE_ID_SET,
@@ -154,7 +159,8 @@ pub fn check(image: &Image<'_>) -> Result<Vec<Finding>, LintError> {
     secrets::check(image, &mut findings)?;
     accounts::check(image, &mut findings)?;
     privileges::check(image, &mut findings);
-    selinux::check(image, &mut findings)?;
+    let booted = selinux::check(image, &mut findings)?;
+    uki::check(image, booted.as_ref(), &mut findings)?;
     digest::check(image, &mut findings);
     let order = |lint: &Lint| LINTS.iter().position(|other| other.name == lint.name);
     findings.0.sort_by(|one, other| (order(one.lint), &one.path).cmp(&(order(other.lint), &other.path)));

@@ -1,5 +1,6 @@
 //! The kernel, its initramfs and its arguments.
 
+use osupdate_core::boot::find_ukis;
 use osupdate_core::tree::Tree;
 use osupdate_deploy::kargs::{KargsError, image_arguments};
 
@@ -36,7 +37,7 @@ const UKIS: &str = "boot/EFI/Linux";
 pub(super) fn check(image: &Image<'_>, findings: &mut Findings) -> Result<(), LintError> {
     let tree = image.tree;
     let kernels = kernels(tree);
-    let has_uki = has_uki(tree);
+    let has_uki = !find_ukis(tree).is_empty();
     match &kernels[..] {
         [] if !has_uki => findings.add_for_all(&KERNEL_MISSING, describe_missing(tree)),
         [] | [_] => {}
@@ -83,19 +84,6 @@ fn kernels(tree: &Tree) -> Vec<String> {
         .filter(|version| tree.follow_to_file(&format!("{MODULES}/{version}/vmlinuz")).is_some())
         .map(str::to_owned)
         .collect()
-}
-
-fn has_uki(tree: &Tree) -> bool {
-    let is_program = |directory: &str| {
-        let names = tree.directory(directory).map(|directory| directory.entries.keys());
-        names.into_iter().flatten().any(|name| name.ends_with(b".efi"))
-    };
-    let versions = tree.directory(MODULES).map(|directory| directory.entries.keys());
-    is_program(UKIS)
-        || versions
-            .into_iter()
-            .flatten()
-            .any(|name| std::str::from_utf8(name).is_ok_and(|version| is_program(&format!("{MODULES}/{version}"))))
 }
 
 /// Where a kernel is instead, if it is anywhere.

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use osupdate_core::boot::{BootError, BootOptions, transform_for_boot};
 use osupdate_core::selinux::LABEL_XATTR;
 use osupdate_core::transform::{XattrFilter, transform_for_oci};
+use osupdate_core::tree::Tree;
 
 use super::walk::walk;
 use super::{Findings, Image, Lint, Severity};
@@ -25,26 +26,27 @@ pub(super) static SELINUX_UNLABELLED: Lint = Lint {
 /// Elsewhere policies leave files out on purpose.
 const LABELLED: [&str; 2] = ["etc", "usr"];
 
-pub(super) fn check(image: &Image<'_>, findings: &mut Findings) -> Result<(), BootError> {
+/// Returns what is booted, with its labels, if it can be made.
+pub(super) fn check(image: &Image<'_>, findings: &mut Findings) -> Result<Option<Tree>, BootError> {
     let mut tree = image.tree.clone();
     // Directories that are missing are told elsewhere.
     if transform_for_oci(&mut tree, XattrFilter::AllowlistOnly).is_err() {
-        return Ok(());
+        return Ok(None);
     }
     match transform_for_boot(image.files, &mut tree, &BootOptions::default()) {
         Ok(()) => {}
-        Err(BootError::Transform(_)) => return Ok(()),
+        Err(BootError::Transform(_)) => return Ok(None),
         Err(BootError::Selinux { policy, source }) => {
             let cause = source.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             let path = format!("etc/selinux/{policy}");
             findings.add(&SELINUX_POLICY, path.as_bytes(), format!("{source}{cause}"));
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(error),
     }
     // Without a policy nothing has a label.
     if !tree.root.stat.xattrs.contains_key(LABEL_XATTR) {
-        return Ok(());
+        return Ok(Some(tree));
     }
     for directory in LABELLED {
         walk(&tree, directory, &mut |path, node| {
@@ -55,5 +57,5 @@ pub(super) fn check(image: &Image<'_>, findings: &mut Findings) -> Result<(), Bo
             is_labelled
         });
     }
-    Ok(())
+    Ok(Some(tree))
 }

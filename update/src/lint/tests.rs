@@ -1,8 +1,13 @@
 use std::io::{Cursor, Read};
 
+use osupdate_core::boot::{BootOptions, transform_for_boot};
+use osupdate_core::erofs::{self, Format};
 use osupdate_core::oci::LooseDirectory;
 use osupdate_core::repository::{ObjectError, OpenContent};
+use osupdate_core::transform::{XattrFilter, transform_for_oci};
 use osupdate_core::tree::{Content, Directory, Entry, Leaf, LeafKind, Stat, Tree};
+use osupdate_core::{Algorithm, fsverity};
+use osupdate_efi::pe::fake::pe;
 
 use super::*;
 
@@ -82,8 +87,6 @@ fn good() -> Tree {
         ),
         ("var/log/wtmp", ""),
         ("usr/lib/bootc/kargs.d/10.toml", "kargs = [\"quiet\"]\n"),
-        ("boot/EFI/Linux/os.efi", "uki"),
-        ("boot/EFI/Linux/os.efi.extra.d/console.addon.efi", "addon"),
     ] {
         put(&mut tree, path.as_bytes(), mode(0o644), regular(contents));
     }
@@ -98,6 +101,16 @@ fn good() -> Tree {
     put(&mut tree, b"var/lib/db", mode(0o777), Some(LeafKind::Symlink(b"../../usr/lib/db"[..].into())));
     put(&mut tree, b"run/secrets", mode(0o755), None);
     tree
+}
+
+/// Adds a UKI with this command line, in which DIGEST stands for the digest of what is booted.
+fn add_uki(tree: &mut Tree, path: &str, line: &str) {
+    let mut booted = tree.clone();
+    transform_for_oci(&mut booted, XattrFilter::AllowlistOnly).unwrap();
+    transform_for_boot(&InTree, &mut booted, &BootOptions::default()).unwrap();
+    let digest = fsverity::digest(Algorithm::Sha512, &erofs::write(&booted, Format::V1).unwrap());
+    let line = line.replace("DIGEST", &format!("composefs.digest=v1-sha512-12:{digest}"));
+    put(tree, path.as_bytes(), mode(0o644), regular(pe(&[(".linux", b"kernel"), (".cmdline", line.as_bytes())])));
 }
 
 fn remove(tree: &mut Tree, path: &str) {
@@ -157,21 +170,20 @@ fn directories_must_be_there() {
 
 #[test]
 fn there_is_one_kernel_with_an_initramfs() {
-    let without_uki = |tree: &mut Tree| remove(tree, "boot/EFI");
-    assert_eq!(found(without_uki), []);
-    let detail = only("kernel-missing", "", |tree| {
-        without_uki(tree);
-        remove(tree, "usr/lib/modules/6.1/vmlinuz");
-    });
+    let detail = only("kernel-missing", "", |tree| remove(tree, "usr/lib/modules/6.1/vmlinuz"));
     assert!(detail.contains("/usr/lib/modules/<version>/vmlinuz"), "{detail}");
     // That of the UKI will do.
-    assert_eq!(found(|tree| remove(tree, "usr/lib/modules/6.1")), []);
+    let sealed = |tree: &mut Tree| {
+        remove(tree, "usr/lib/modules/6.1");
+        add_uki(tree, "boot/EFI/Linux/os.efi", "DIGEST rw");
+    };
+    assert_eq!(found(sealed), []);
     only("initramfs-missing", "/usr/lib/modules/6.1/initramfs.img", |tree| {
-        without_uki(tree);
         remove(tree, "usr/lib/modules/6.1/initramfs.img");
     });
     let detail = only("kernel-several", "/usr/lib/modules", |tree| {
         put(tree, b"usr/lib/modules/6.2/vmlinuz", mode(0o644), regular("x"));
+        put(tree, b"usr/lib/modules/6.2/initramfs.img", mode(0o644), regular("\x07not looked into"));
     });
     assert_eq!(detail, "has kernels for 6.1, 6.2");
     only("initramfs-setup-root", "/usr/lib/modules/6.1/initramfs.img", |tree| {
@@ -288,6 +300,33 @@ fn an_image_has_nothing_where_others_write() {
         found(put_file("var/log/apt/term.log")).into_iter().map(|(name, path, _)| (name, path)).collect();
     assert_eq!(names, [("var-content", "/var/log/apt".to_owned()), ("log-file", "/var/log/apt/term.log".to_owned())]);
     only("var-content", "/var/lib/app", |tree| put(tree, b"var/lib/app", mode(0o755), None));
+}
+
+#[test]
+fn a_uki_is_for_the_image_that_it_is_in() {
+    let path = "boot/EFI/Linux/os.efi";
+    let addon = |tree: &mut Tree| {
+        add_uki(tree, path, "DIGEST rw");
+        put(tree, b"boot/EFI/Linux/os.efi.extra.d/console.addon.efi", mode(0o644), regular("addon"));
+    };
+    assert_eq!(found(addon), []);
+    let detail = only("uki-digest", "/boot/EFI/Linux/os.efi", |tree| {
+        add_uki(tree, path, "DIGEST rw");
+        put(tree, b"etc/later", mode(0o644), regular("x"));
+    });
+    assert!(detail.starts_with("it is for ") && detail.contains(", and the image is "), "{detail}");
+    only("uki-unsealed", "/boot/EFI/Linux/os.efi", |tree| add_uki(tree, path, "root=UUID=1 rw"));
+    only("uki-damaged", "/boot/EFI/Linux/os.efi", |tree| add_uki(tree, path, "composefs.digest=nonsense"));
+    only("uki-damaged", "/boot/EFI/Linux/os.efi", |tree| {
+        put(tree, path.as_bytes(), mode(0o644), regular("no program"))
+    });
+    let detail = only("uki-several", "/boot/EFI/Linux/os.efi", |tree| {
+        add_uki(tree, path, "DIGEST rw");
+        add_uki(tree, "boot/EFI/Linux/other.efi", "DIGEST ro");
+    });
+    assert_eq!(detail, "there are 2 that name images");
+    // That of a distribution, beside its kernel.
+    assert_eq!(found(|tree| add_uki(tree, "usr/lib/modules/6.1/distribution.efi", "quiet")), []);
 }
 
 #[test]

@@ -68,6 +68,21 @@ impl Layout {
         })
     }
 
+    /// The archives of the first image of a layout, decompressed.
+    pub(crate) fn layers(path: &Path) -> Vec<Vec<u8>> {
+        let blob =
+            |digest: &Value| fs::read(path.join("blobs").join(digest.as_str().unwrap().replace(':', "/"))).unwrap();
+        let index: Value = serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+        let manifest: Value = serde_json::from_slice(&blob(&index["manifests"][0]["digest"])).unwrap();
+        let gunzip = |layer: &Value| {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("layer.gz");
+            fs::write(&file, blob(&layer["digest"])).unwrap();
+            Command::new("gzip").args(["--decompress", "--stdout"]).arg(&file).output().unwrap().stdout
+        };
+        manifest["layers"].as_array().unwrap().iter().map(gunzip).collect()
+    }
+
     /// Adds an artifact of one blob that belongs to a manifest, and returns its descriptor.
     pub(crate) fn artifact(&self, artifact_type: &str, subject: &Value, blob: &[u8]) -> Value {
         let media_type = "application/vnd.oci.image.manifest.v1+json";

@@ -170,6 +170,18 @@ fn nothing_is_made_of_what_would_not_boot() {
     seal(&place, &["oci:base:1", "oci:sealed:1"]);
     refused(&["oci:sealed:1", "oci:out:1", "--name", "other.efi"], "has a UKI already, /boot/EFI/Linux/test-1.efi");
     seal(&place, &["oci:sealed:1", "oci:resealed:1"]);
+    // What is added to a sealed image is noticed.
+    let layers =
+        [Layout::layers(&place.path().join("sealed")), vec![crate::layout::tar(&[("etc/later", b"x")])]].concat();
+    let mut layout = Layout::create(&place.path().join("changed"));
+    let image = layout.image_of(&Platform::host().architecture, &layers);
+    layout.tag("1", &image);
+    let found = place.run(&["image", "lint", "oci:changed:1"]);
+    assert!(
+        found.status == 3 && found.stdout.contains("error: uki-digest\n  /boot/EFI/Linux/test-1.efi: it is for "),
+        "{}",
+        found.stdout
+    );
     let root = place.path().join("root");
     fs::write(root.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
     refused(&["--rootfs", "root", "--output", "x.efi"], "machine-id-set: /etc/machine-id: has an identity");
