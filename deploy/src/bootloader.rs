@@ -74,6 +74,14 @@ pub enum BootloaderError {
         #[source]
         source: Refused,
     },
+    /// The machine would not boot any more: the program does not know what is in boot entries. Nothing was changed.
+    #[error("{} would not show {}, which the machine boots by", path.display(), entries.join(", "))]
+    HidesEntries {
+        /// The program.
+        path: PathBuf,
+        /// The entries.
+        entries: Vec<String>,
+    },
     /// A program could not be replaced. Those before it were.
     #[error("cannot replace {path} on {place}")]
     Replace {
@@ -251,6 +259,16 @@ impl Programs {
             };
             checked.map_err(|source| BootloaderError::Refused { path: offered.path.clone(), source })?;
         }
+        if let Some((_, _, offered)) = plan.iter().find(|(_, _, offered)| offered.identity.hides_uki_key()) {
+            let mut entries = Vec::new();
+            for esp in esps {
+                let with_key = esp.entries()?.entries.into_iter().filter(|named| named.entry.uki.is_some());
+                entries.extend(with_key.map(|named| named.name.file_name().to_owned()));
+            }
+            if !entries.is_empty() {
+                return Err(BootloaderError::HidesEntries { path: offered.path.clone(), entries });
+            }
+        }
         let mut replaced = Vec::new();
         for (esp, installed, offered) in plan {
             let (path, place) = (installed.path, esp.place().to_owned());
@@ -382,6 +400,24 @@ mod tests {
         fake.write(&format!("{offered}.signed"), &pe(&[(".sdmagic", b"#### LoaderInfo: systemd-boot 258.1 #### x")]));
         assert_eq!(fake.states()[..3], [State::OtherBuild; 3]);
         assert_eq!(fake.update(&off, false).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn loader_that_hides_what_boots_is_not_written() {
+        let fake = fake();
+        fake.write(&format!("one/EFI/systemd/{}", name()), &systemd_boot("262.1"));
+        fake.write(&format!("image/{}/{}", loader::DIRECTORY, name()), &systemd_boot("257.13"));
+        let entries = fake.dir.path().join("one/loader/entries");
+        fs::create_dir_all(&entries).unwrap();
+        fs::write(entries.join("osupdate-a.conf"), "uki /EFI/osupdate/a.efi\n").unwrap();
+        let err = fake.update(&SecureBoot::default(), true).unwrap_err();
+        assert!(
+            matches!(&err, BootloaderError::HidesEntries { entries, .. } if *entries == ["osupdate-a.conf"]),
+            "{err}"
+        );
+        assert_eq!(fake.read(&format!("one/EFI/systemd/{}", name())), systemd_boot("262.1"));
+        fs::write(entries.join("osupdate-a.conf"), "efi /EFI/osupdate/a.efi\n").unwrap();
+        assert_eq!(fake.update(&SecureBoot::default(), true).unwrap().len(), 1);
     }
 
     #[test]
