@@ -183,10 +183,12 @@ fn write(
 
     let esp = osupdate_efi::Esp::new(esp_mount, format!("the ESP ({})", esp_partition.display()));
     let keys = enrolment::find(&repository, &prepared.tree)?;
-    let loader = LoaderFile::find(&repository, &prepared.tree).map_err(StepError::Loader)?;
-    enrolment::check(&repository, &prepared.program, &loader, &keys)?;
+    let loaders = LoaderFile::find(&repository, &prepared.tree).map_err(StepError::Loader)?;
+    let loader = enrolment::choose(&repository, &prepared.program, loaders, &keys)?;
     let secure_boot_keys = enrolment::install(&esp, &keys)?;
-    loader.install(&esp, !keys.is_empty()).map_err(StepError::Loader)?;
+    if let Some(loader) = loader {
+        loader.install(&esp, !keys.is_empty()).map_err(StepError::Loader)?;
+    }
     let boot = BootPartition::new(esp);
     let sysroot = Sysroot::new(root, directory);
     let lock = sysroot.lock(Patience::Fail, "osupdate install", observer)?;

@@ -49,17 +49,19 @@ pub(crate) struct LoaderFile {
 }
 
 impl LoaderFile {
-    /// Reads it from an image, the signed form if there is one.
-    pub(crate) fn find(repository: &Repository, tree: &Tree) -> Result<Self, LoaderError> {
+    /// Reads all of an image: the form that its distribution has signed first, then the other one, which its builder may have.
+    pub(crate) fn find(repository: &Repository, tree: &Tree) -> Result<Vec<Self>, LoaderError> {
         let architecture = Architecture::native().ok_or(LoaderError::Architecture)?;
         let name = architecture.systemd_boot();
-        let candidates = [format!("{DIRECTORY}/{name}.signed"), format!("{DIRECTORY}/{name}")];
-        let found = candidates.iter().find_map(|path| Some((path, tree.follow_to_file(path)?)));
-        let (path, file) = found.ok_or(LoaderError::Missing { name })?;
-        let mut program = Vec::new();
-        let mut reader = repository.open_content(file).map_err(LoaderError::Open)?;
-        reader.read_to_end(&mut program).map_err(LoaderError::Read)?;
-        Ok(Self { path: format!("/{path}"), program, architecture })
+        let mut found = Vec::new();
+        for path in [format!("{DIRECTORY}/{name}.signed"), format!("{DIRECTORY}/{name}")] {
+            let Some(file) = tree.follow_to_file(&path) else { continue };
+            let mut program = Vec::new();
+            let mut reader = repository.open_content(file).map_err(LoaderError::Open)?;
+            reader.read_to_end(&mut program).map_err(LoaderError::Read)?;
+            found.push(Self { path: format!("/{path}"), program, architecture });
+        }
+        if found.is_empty() { Err(LoaderError::Missing { name }) } else { Ok(found) }
     }
 
     /// Puts it on a new ESP. `enrols_keys`: there are Secure Boot keys for it to enrol.

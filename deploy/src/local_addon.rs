@@ -64,7 +64,7 @@ impl LocalAddonError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoKey { path } => Some(format!(
-                "make a key of this machine (openssl req -new -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=local' -keyout {} \
+                "make a key of this machine (umask 077; mkdir -p /etc/osupdate/keys; openssl req -new -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=local' -keyout {} \
                  -out CERTIFICATE), and enroll its certificate: in db in the firmware's setup, or with mokutil --import where shim \
                  is used",
                 path.display()

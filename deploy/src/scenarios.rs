@@ -37,7 +37,7 @@ const STEPS: [Step; 10] = [
 ];
 
 fn request(source: &Source, retry_failed: bool) -> Request {
-    Request { source: source.clone(), signatures: Vec::new(), retry_failed }
+    Request { source: source.clone(), signatures: Vec::new(), retry_failed, allow_unsealed: true }
 }
 
 /// Steps that come before the commit point.

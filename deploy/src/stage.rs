@@ -50,6 +50,12 @@ pub enum StageError {
         #[source]
         source: Box<PrepareError>,
     },
+    /// The machine has sealed images, and this one is not.
+    #[error("{reference} is not sealed into a UKI, and what this machine follows was")]
+    Unsealed {
+        /// The image.
+        reference: String,
+    },
     /// The boot partition cannot be examined.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -79,6 +85,21 @@ pub struct Request {
     pub signatures: Vec<Signature>,
     /// Stage an image too that failed to boot on this machine before.
     pub retry_failed: bool,
+    /// Stage an image without a UKI, too, on a machine that has had one with.
+    pub allow_unsealed: bool,
+}
+
+impl StageError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unsealed { .. } => Some(
+                "ask who builds it for the UKI that belongs to it; to go on without, so that the boot partition decides what runs, \
+                 give --allow-unsealed-image",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// What was done.
@@ -151,6 +172,10 @@ pub fn stage(
         let image = prepared.image_record(&image, &request.source, &request.signatures);
         return finish(machine, model, deployment, staging, image, request);
     }
+    // A layer less must not be all that it takes to get around what is sealed.
+    if followed(model)?.record.boot.uki.is_some() && prepared.program.uki().is_none() && !request.allow_unsealed {
+        return Err(StageError::Unsealed { reference: reference() });
+    }
     warn_of_unused_arguments(machine, booted, &prepared);
     // What the user has changed last.
     let own = model.get(id).filter(|_| staging == Staging::Resealed);
@@ -206,6 +231,10 @@ fn warn_of_unused_arguments(machine: &Machine<'_>, booted: &Deployment, prepared
         .map(String::as_str)
         .filter(|argument| *argument != "rw" && *argument != "ro" && !argument.starts_with("root="))
         .collect();
+    if boot.uki.as_ref().is_some_and(|uki| uki.local.is_some()) && prepared.program.uki().is_none() {
+        let text = "the kernel arguments of this machine that were in an addon have no effect with the new image: add them again";
+        machine.observer.event(Event::Warning(text));
+    }
     if boot.uki.is_none() && matches!(prepared.program, Program::Uki { .. }) && !unused.is_empty() {
         let text = format!(
             "the kernel arguments of the new image are sealed into its UKI: those of this machine ({}) have no effect with it",

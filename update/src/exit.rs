@@ -17,6 +17,7 @@ use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
 use osupdate_deploy::kargs::allow::NotAllowed;
 use osupdate_deploy::local_addon::LocalAddonError;
+use osupdate_deploy::stage::StageError;
 use osupdate_deploy::uki::Mismatch;
 use osupdate_efi::authenticode::{KeyError, SignError};
 use osupdate_efi::secure_boot::Refused;
@@ -228,6 +229,9 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(hint) = space::hint(error) {
         return Some(hint);
+    }
+    if let Some(hint) = error.downcast_ref().and_then(StageError::hint) {
+        return Some(hint.to_owned());
     }
     if let Some(not_allowed) = error.downcast_ref::<NotAllowed>() {
         return Some(not_allowed.hint().to_owned());

@@ -137,8 +137,25 @@ pub(crate) fn find(repository: &Repository, tree: &Tree) -> Result<Vec<Enrolment
     Ok(sets)
 }
 
+/// The loader with which the machine will boot, also once one of the sets is enrolled; the first one if there are none.
+pub(crate) fn choose(
+    repository: &Repository,
+    program: &Program,
+    loaders: Vec<LoaderFile>,
+    sets: &[EnrolmentKeys],
+) -> Result<Option<LoaderFile>, EnrolmentError> {
+    let mut refused = None;
+    for loader in loaders {
+        match check(repository, program, &loader, sets) {
+            Ok(()) => return Ok(Some(loader)),
+            Err(err) => refused = Some(err),
+        }
+    }
+    refused.map_or(Ok(None), Err)
+}
+
 /// Checks that the machine will still boot once one of the sets is enrolled: the loader, and what it starts.
-pub(crate) fn check(
+fn check(
     repository: &Repository,
     program: &Program,
     loader: &LoaderFile,

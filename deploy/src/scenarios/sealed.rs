@@ -13,14 +13,14 @@ use osupdate_efi::variables::EfiVariables;
 use super::STEPS;
 use super::before_commit;
 use super::checks;
-use super::computer::{Computer, names, upgrade};
+use super::computer::{Computer, names, source, upgrade};
 use super::image::{Image, UKI, addon, uki};
 use crate::cleanup;
 use crate::install::enrolment::{self, EnrolmentError};
 use crate::loader::LoaderFile;
 use crate::plan::Staging;
 use crate::rollback;
-use crate::stage::StageError;
+use crate::stage::{self, Request, StageError};
 
 /// The whole chain of an error, one cause on each line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
@@ -326,18 +326,22 @@ fn keys_that_would_lock_the_machine_out_are_not_enrolled() {
     let unsigned = pe(&[(".text", b"a loader")]);
     let check = |loader: &[u8], kernel: &Authority, db: &Authority| {
         let path = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
-        let image = Image::new("2").with_layer(&[], &[(path, loader)]).sealed_and_signed(&kernel.signer());
+        // As signed by the distribution, whose keys the machine will not have.
+        let signed = (format!("{path}.signed"), theirs.signer().sign(&unsigned).unwrap());
+        let files = [(path, loader), (signed.0.as_str(), &signed.1)];
+        let image = Image::new("2").with_layer(&[], &files).sealed_and_signed(&kernel.signer());
         let computer = Computer::installed(&Image::new("1"));
         computer.run(None, |machine| {
             let (_, prepared) = crate::prepare::Prepared::fetch(machine.repository, &image, &Silent).unwrap();
-            let loader = LoaderFile::find(machine.repository, &prepared.tree).unwrap();
+            let loaders = LoaderFile::find(machine.repository, &prepared.tree).unwrap();
             let db = fake::signed_variable(&fake::list(fake::CERTIFICATE, &[db.certificate().der()]));
             let keys = EnrolmentKeys { set: "auto".to_owned(), variables: vec![("db".to_owned(), db)] };
-            enrolment::check(machine.repository, &prepared.program, &loader, &[keys]).map_err(|err| chain(&err))
+            let chosen = enrolment::choose(machine.repository, &prepared.program, loaders, &[keys]);
+            chosen.map(|loader| loader.unwrap().path).map_err(|err| chain(&err))
         })
     };
     let loader = ours.signer().sign(&unsigned).unwrap();
-    assert_eq!(check(&loader, &ours, &ours), Ok(()));
+    assert!(check(&loader, &ours, &ours).unwrap().ends_with("systemd-bootx64.efi"));
     let text = check(&unsigned, &ours, &ours).unwrap_err();
     assert!(text.contains("/auto of the image would keep the machine from booting"), "{text}");
     assert!(text.contains("systemd-bootx64.efi would be refused") && text.contains("not signed"), "{text}");
@@ -382,4 +386,31 @@ fn what_firmware_would_refuse_never_becomes_what_boots_next() {
     computer.upgrade(&Image::signed("3", &theirs.signer()));
     computer.boot();
     computer.assert_whole();
+}
+
+#[test]
+fn sealed_machine_does_not_become_an_unsealed_one_by_itself() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    let upgrade = |computer: &Computer, image: &Image, allow_unsealed| {
+        computer.run(None, |machine| {
+            let survey = cleanup::repair(machine).unwrap();
+            let offer = Offer::fetch(image, &Platform::host()).unwrap();
+            let request = Request { source: source(), signatures: Vec::new(), retry_failed: false, allow_unsealed };
+            stage::stage(machine, &survey, &offer, &request)
+        })
+    };
+    // The same files without the layer with the UKI, and other files without one.
+    for image in [Image::new("1"), Image::new("2")] {
+        let before = fs_state(&computer);
+        let err = upgrade(&computer, &image, false).unwrap_err();
+        assert!(matches!(err, StageError::Unsealed { .. }), "{err}");
+        assert_eq!(fs_state(&computer), before);
+    }
+    let staged = upgrade(&computer, &Image::new("2"), true).unwrap();
+    assert_eq!(computer.boot(), staged.id);
+    let third = upgrade(&computer, &Image::new("3"), false).unwrap();
+    assert_eq!(computer.boot(), third.id, "said once");
+    upgrade(&computer, &Image::sealed("4"), false).unwrap();
+    computer.boot();
+    assert!(upgrade(&computer, &Image::new("5"), false).is_err(), "and sealed again");
 }

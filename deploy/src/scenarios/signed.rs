@@ -24,7 +24,7 @@ fn upgrade(computer: &Computer, image: &Image, signatures: &[Signature]) -> Resu
         let origin = stage::origin(&survey.model).unwrap();
         let requirement = trust::of_followed_origin(signatures, origin.requirement.as_ref())?;
         let source = Source { requirement, ..origin };
-        let request = Request { source, signatures: signatures.to_vec(), retry_failed: false };
+        let request = Request { source, signatures: signatures.to_vec(), retry_failed: false, allow_unsealed: true };
         Ok(stage::stage(machine, &survey, &offer, &request).unwrap())
     })
 }
@@ -37,7 +37,7 @@ fn switch(computer: &Computer, image: &Image, signatures: &[Signature], unsigned
         let origin = stage::origin(&survey.model).unwrap();
         let requirement = trust::of_named_image(signatures, origin.requirement.as_ref(), unsigned).unwrap();
         let source = Source { requirement: Some(requirement), ..source() };
-        let request = Request { source, signatures: signatures.to_vec(), retry_failed: true };
+        let request = Request { source, signatures: signatures.to_vec(), retry_failed: true, allow_unsealed: true };
         stage::stage(machine, &survey, &offer, &request).unwrap()
     })
 }

@@ -9,6 +9,8 @@ use osupdate_deploy::model::{Damaged, Deployment, Model, Role};
 use osupdate_deploy::record::Uki;
 use osupdate_deploy::survey::Foreign;
 use osupdate_deploy::timestamp;
+use osupdate_efi::secure_boot::SecureBoot;
+use osupdate_efi::variables::EfiVariables;
 use serde::Serialize;
 
 use self::signed::{RequirementRow, SignatureRow};
@@ -31,6 +33,7 @@ impl Args {
         let foreign = survey.model.entries_known().then_some(survey.listing.foreign);
         let mut report = Report::new(&survey.model, booted.as_ref(), foreign);
         report.preferred_by_loader = preferred_by_loader();
+        report.secure_boot = SecureBoot::read(&EfiVariables::default()).ok().map(|state| state.enabled);
         context.output.write(&report, |out| report.human(out))?;
         Ok(Outcome::Done)
     }
@@ -50,6 +53,7 @@ struct Report {
     damaged: Vec<DamagedRow>,
     interrupted: Vec<String>,
     foreign_entries: Option<Vec<ForeignRow>>,
+    secure_boot: Option<bool>,
 }
 
 /// One deployment.
@@ -203,6 +207,7 @@ impl Report {
             damaged: model.damaged.iter().map(damaged).collect(),
             interrupted: model.interrupted.iter().map(ToString::to_string).collect(),
             foreign_entries: foreign.map(|foreign| foreign.into_iter().map(foreign_row).collect()),
+            secure_boot: None,
         }
     }
 
@@ -224,6 +229,10 @@ impl Report {
         writeln!(out, "\nNext boot: {}", self.next_boot())?;
         if let Some(entry) = &self.preferred_by_loader {
             writeln!(out, "  but the boot loader was told to start {entry} instead")?;
+        }
+        let sealed = self.booted.as_ref().is_some_and(|row| row.uki.is_some());
+        if sealed && self.secure_boot == Some(false) {
+            writeln!(out, "Secure Boot is off: nobody checks who sealed the image")?;
         }
         for row in &self.damaged {
             writeln!(out, "Damaged: {} {}", row.name, row.reason)?;

@@ -36,6 +36,10 @@ pub struct Args {
     #[command(flatten)]
     allow: Allowances,
 
+    /// Accept an image without a UKI on a machine whose image is sealed into one
+    #[arg(long)]
+    allow_unsealed_image: bool,
+
     /// Reboot when done
     #[arg(long)]
     apply: bool,
@@ -73,7 +77,12 @@ impl Args {
             requirement: Some(accepted.requirement),
         };
         // Who names an image wants it, whatever happened before.
-        let request = Request { source, signatures: accepted.signatures, retry_failed: true };
+        let request = Request {
+            source,
+            signatures: accepted.signatures,
+            retry_failed: true,
+            allow_unsealed: self.allow_unsealed_image,
+        };
         let staged = match stage::stage(&machine, &survey, &offer, &request) {
             Ok(staged) => staged,
             Err(error) => return Err(failed(context, system, error)),

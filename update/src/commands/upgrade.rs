@@ -48,6 +48,10 @@ pub struct Args {
     #[command(flatten)]
     allow: UpgradeAllowances,
 
+    /// Accept an image without a UKI on a machine whose image is sealed into one
+    #[arg(long)]
+    allow_unsealed_image: bool,
+
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
     wait: bool,
@@ -91,7 +95,12 @@ impl Args {
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot upgrade to {}", origin.reference)))?;
         let outcome = if admitted.frozen.is_some() { Outcome::Findings } else { Outcome::Done };
         let source = Source { requirement: admitted.requirement, ..origin };
-        let request = Request { source, signatures: admitted.signatures, retry_failed: false };
+        let request = Request {
+            source,
+            signatures: admitted.signatures,
+            retry_failed: false,
+            allow_unsealed: self.allow_unsealed_image,
+        };
         let staged = match stage::stage(&machine, &survey, &offer, &request) {
             Ok(staged) => staged,
             Err(error) => return Err(failed(context, system, error)),
