@@ -14,6 +14,8 @@ mod certificate;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod indirect;
+mod name;
+mod path;
 mod sign;
 mod signature;
 mod signed_data;
@@ -25,6 +27,7 @@ use thiserror::Error;
 
 pub use certificate::{Certificate, CertificateError, Certificates};
 pub use sign::{KeyError, RsaKey, SignError, Signer, SigningKey};
+pub(crate) use signature::Entry;
 pub use signature::{Signature, SignatureError};
 pub use table::TableError;
 
@@ -100,6 +103,11 @@ pub fn digest(pe: &Pe<'_>, hash: Hash) -> Vec<u8> {
 
 /// The signatures of a program in their order, each with why it is worth nothing, if so. None if it is not signed.
 pub fn signatures(pe: &Pe<'_>) -> Result<Vec<Result<Signature, SignatureError>>, TableError> {
+    Ok(entries(pe)?.into_iter().map(|entry| entry.signature).collect())
+}
+
+/// The same, with what is seen of the signers of those that are worth nothing.
+pub(crate) fn entries(pe: &Pe<'_>) -> Result<Vec<Entry>, TableError> {
     // The program may be large, and the signatures many.
     let mut digests: Vec<(Hash, Vec<u8>)> = Vec::new();
     let mut digest_of = |hash: Hash| match digests.iter().find(|(known, _)| *known == hash) {
@@ -110,7 +118,7 @@ pub fn signatures(pe: &Pe<'_>) -> Result<Vec<Result<Signature, SignatureError>>,
             found
         }
     };
-    Ok(table::entries(pe)?.into_iter().map(|entry| Signature::read(entry, &mut digest_of)).collect())
+    Ok(table::entries(pe)?.into_iter().map(|entry| Entry::read(entry, &mut digest_of)).collect())
 }
 
 /// A program whose signature is trusted.

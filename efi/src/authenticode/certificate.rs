@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{self, RsaParameters, UnparsedPublicKey, VerificationAlgorithm};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef};
-use der::{Decode as _, Reader as _, TagMode, TagNumber};
+use der::{Decode as _, Reader as _, SliceReader, TagMode, TagNumber};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
@@ -12,8 +12,8 @@ use thiserror::Error;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::name::Name;
 
-use super::Hash;
 use super::asn1::CONTEXT_3;
+use super::{Hash, name};
 
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -25,6 +25,30 @@ const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.2
 /// Names in certificates of strangers are shown up to here.
 const NAME_MAX: usize = 200;
 
+/// Extensions that OpenSSL knows; a certificate with another one that is critical leads nowhere.
+const KNOWN_EXTENSIONS: [&str; 14] = [
+    "2.5.29.15",
+    "2.5.29.17",
+    "2.5.29.19",
+    "2.5.29.30",
+    "2.5.29.31",
+    "2.5.29.32",
+    "2.5.29.33",
+    "2.5.29.36",
+    "2.5.29.37",
+    "2.5.29.54",
+    "1.3.6.1.5.5.7.1.7",
+    "1.3.6.1.5.5.7.1.8",
+    "1.3.6.1.5.5.7.1.14",
+    "2.16.840.1.113730.1.1",
+];
+/// How certificates were issued that nobody should trust any more, and that firmware still follows: with SHA-1, or short keys.
+const LEGACY: [(&str, &RsaParameters); 3] = [
+    ("1.2.840.113549.1.1.5", &signature::RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY),
+    ("1.2.840.113549.1.1.11", &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY),
+    ("1.2.840.113549.1.1.13", &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY),
+];
+
 /// An X.509 certificate.
 #[derive(Clone)]
 pub struct Certificate {
@@ -33,11 +57,17 @@ pub struct Certificate {
     tbs: Vec<u8>,
     serial: Vec<u8>,
     issuer: Vec<u8>,
-    subject: Vec<u8>,
+    /// The names in the form in which they are compared.
+    canonical_issuer: Vec<u8>,
+    canonical_subject: Vec<u8>,
     key: Key,
     signature_algorithm: ObjectIdentifier,
     signature: Vec<u8>,
     may_issue: bool,
+    /// Whether it says in basic constraints that it is an authority.
+    is_authority: bool,
+    /// Whether all is understood that it says must be.
+    is_understood: bool,
     /// How many others may be between it and a signer's, if that is limited.
     path_length: Option<u8>,
     extended_key_usage: Vec<ObjectIdentifier>,
@@ -106,12 +136,14 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// Reads a certificate in DER.
+    /// Reads a certificate in DER. Bytes behind it do not belong to it.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         Ok(Self::parse(der)?)
     }
 
     fn parse(der: &[u8]) -> der::Result<Self> {
+        // Lists of signatures may pad what they have, and OpenSSL takes no notice.
+        let der = SliceReader::new(der)?.tlv_bytes()?;
         let (tbs, signature_algorithm, signature) = AnyRef::from_der(der)?.sequence(|certificate| {
             let tbs = certificate.tlv_bytes()?;
             let algorithm = certificate.decode::<AlgorithmIdentifierRef<'_>>()?.oid;
@@ -124,6 +156,7 @@ impl Certificate {
             let issuer = fields.tlv_bytes()?;
             let _validity = fields.tlv_bytes()?;
             let subject = fields.tlv_bytes()?;
+            let (canonical_issuer, canonical_subject) = (name::canonical(issuer), name::canonical(subject));
             let key = Key::new(&fields.decode()?);
             let mut extensions = Extensions::default();
             while !fields.is_finished() {
@@ -137,11 +170,14 @@ impl Certificate {
                 tbs: tbs.to_vec(),
                 serial: serial.to_vec(),
                 issuer: issuer.to_vec(),
-                subject: subject.to_vec(),
                 key,
                 signature_algorithm,
                 signature: signature.to_vec(),
-                may_issue: extensions.may_issue(version, issuer == subject),
+                may_issue: extensions.may_issue(version, canonical_issuer == canonical_subject),
+                is_authority: extensions.basic.as_ref().is_some_and(|basic| basic.ca),
+                is_understood: extensions.all_understood,
+                canonical_issuer,
+                canonical_subject,
                 path_length: extensions.basic.and_then(|basic| basic.path_len_constraint),
                 extended_key_usage: extensions.extended_key_usage,
                 subject_text: name_text(subject),
@@ -175,6 +211,21 @@ impl Certificate {
         self.extended_key_usage.contains(&usage)
     }
 
+    /// Whether it has no critical extension that is unknown to OpenSSL.
+    pub(super) fn is_understood(&self) -> bool {
+        self.is_understood
+    }
+
+    /// Whether basic constraints say that it may issue others.
+    pub(super) fn is_authority(&self) -> bool {
+        self.is_authority
+    }
+
+    /// Whether it is meant by the name of its issuer and its serial number.
+    pub(super) fn is_named(&self, issuer: &[u8], serial: &[u8]) -> bool {
+        self.serial == serial && self.canonical_issuer == name::canonical(issuer)
+    }
+
     pub(super) fn serial(&self) -> &[u8] {
         &self.serial
     }
@@ -201,9 +252,27 @@ impl Certificate {
     pub(super) fn is_issued_by(&self, issuer: &Self, between: u8) -> bool {
         issuer.may_issue
             && issuer.path_length.is_none_or(|most| between <= most)
-            && issuer.subject == self.issuer
-            && Scheme::new(self.signature_algorithm, None)
-                .is_some_and(|scheme| issuer.verifies(scheme, &self.tbs, &self.signature))
+            && issuer.canonical_subject == self.canonical_issuer
+            && issuer.has_signed(self)
+    }
+
+    /// Whether `issuer` may have issued it in the eyes of others: also with algorithms that nobody should trust, and against what
+    /// `issuer` says of itself.
+    pub(super) fn may_be_issued_by(&self, issuer: &Self) -> bool {
+        let by_legacy = || {
+            let algorithms =
+                LEGACY.iter().filter(|(oid, _)| ObjectIdentifier::new(oid) == Ok(self.signature_algorithm));
+            let verifies = |algorithm: &'static RsaParameters| {
+                UnparsedPublicKey::new(algorithm, &issuer.key.bytes).verify(&self.tbs, &self.signature).is_ok()
+            };
+            issuer.is_rsa() && algorithms.into_iter().any(|(_, algorithm)| verifies(algorithm))
+        };
+        issuer.canonical_subject == self.canonical_issuer && (issuer.has_signed(self) || by_legacy())
+    }
+
+    fn has_signed(&self, other: &Self) -> bool {
+        Scheme::new(other.signature_algorithm, None)
+            .is_some_and(|scheme| self.verifies(scheme, &other.tbs, &other.signature))
     }
 }
 
@@ -235,11 +304,18 @@ impl Key {
 }
 
 /// The extensions that decide what a certificate may be used for.
-#[derive(Default)]
 struct Extensions {
     basic: Option<BasicConstraints>,
     usage: Option<KeyUsage>,
     extended_key_usage: Vec<ObjectIdentifier>,
+    /// Whether those that are critical are known.
+    all_understood: bool,
+}
+
+impl Default for Extensions {
+    fn default() -> Self {
+        Self { basic: None, usage: None, extended_key_usage: Vec::new(), all_understood: true }
+    }
 }
 
 impl Extensions {
@@ -250,13 +326,14 @@ impl Extensions {
                 let extension: AnyRef<'_> = list.decode()?;
                 extension.sequence(|fields| {
                     let oid: ObjectIdentifier = fields.decode()?;
-                    let _critical: Option<bool> = fields.decode()?;
+                    let critical = fields.decode::<Option<bool>>()?.unwrap_or(false);
                     let value = fields.decode::<OctetStringRef<'_>>()?.as_bytes();
                     match oid {
                         BASIC_CONSTRAINTS => found.basic = Some(BasicConstraints::from_der(value)?),
                         KEY_USAGE => found.usage = Some(KeyUsage::from_der(value)?),
                         EXTENDED_KEY_USAGE => found.extended_key_usage = ExtendedKeyUsage::from_der(value)?.0,
-                        _ => {}
+                        _ if KNOWN_EXTENSIONS.iter().any(|known| ObjectIdentifier::new(known) == Ok(oid)) => {}
+                        _ => found.all_understood &= !critical,
                     }
                     Ok(())
                 })?;

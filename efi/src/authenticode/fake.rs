@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
-use der::asn1::{BitStringRef, ObjectIdentifier, OctetStringRef, UtcTime, Utf8StringRef};
+use der::asn1::{BitStringRef, ObjectIdentifier, OctetStringRef, PrintableStringRef, UtcTime, Utf8StringRef};
 use der::{DateTime, Encode as _, Tag};
 
 use super::asn1::{CONTEXT_0, CONTEXT_3, algorithm, element};
@@ -31,6 +31,12 @@ pub struct Usage {
     pub path_length: Option<u8>,
     /// An extended key usage.
     pub extended: Option<&'static str>,
+    /// Whether it is an authority by its key usage alone, without basic constraints.
+    pub by_key_usage: bool,
+    /// Whether it has a critical extension that nobody knows.
+    pub unknown_critical: bool,
+    /// Whether it writes the name of its issuer in capitals, as a PrintableString.
+    pub issuer_in_capitals: bool,
 }
 
 struct Key(Arc<KeyPair>);
@@ -106,7 +112,16 @@ fn certificate(issuer_key: &KeyPair, issuer: &str, key: &KeyPair, subject: &str,
         if let Some(length) = usage.path_length {
             basic.extend(length.to_der()?);
         }
-        let mut extensions = extension("2.5.29.19", &element(Tag::Sequence, &[&basic])?)?;
+        let mut extensions = match usage.by_key_usage {
+            // A bit string with the bit for signing certificates.
+            true => extension("2.5.29.15", &[3, 2, 2, 4])?,
+            false => extension("2.5.29.19", &element(Tag::Sequence, &[&basic])?)?,
+        };
+        if usage.unknown_critical {
+            let oid = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.99999.1").to_der()?;
+            let value = OctetStringRef::new(&[5, 0])?.to_der()?;
+            extensions.extend(element(Tag::Sequence, &[&oid, &true.to_der()?, &value])?);
+        }
         if let Some(usage) = usage.extended {
             let usage = ObjectIdentifier::new_unwrap(usage).to_der()?;
             extensions.extend(extension("2.5.29.37", &element(Tag::Sequence, &[&usage])?)?);
@@ -119,9 +134,12 @@ fn certificate(issuer_key: &KeyPair, issuer: &str, key: &KeyPair, subject: &str,
                 &element(CONTEXT_0, &[&2_u8.to_der()?])?,
                 &serial,
                 &signature_algorithm,
-                &name(issuer)?,
+                &match usage.issuer_in_capitals {
+                    true => name(&PrintableStringRef::new(&issuer.to_ascii_uppercase())?.to_der()?)?,
+                    false => common_name(issuer)?,
+                },
                 &element(Tag::Sequence, &[&date(2001)?, &date(2002)?])?,
-                &name(subject)?,
+                &common_name(subject)?,
                 &key_info,
                 &element(CONTEXT_3, &[&element(Tag::Sequence, &[&extensions])?])?,
             ],
@@ -139,8 +157,12 @@ fn extension(oid: &str, value: &[u8]) -> der::Result<Vec<u8>> {
 }
 
 /// A name with a common name only.
-fn name(common: &str) -> der::Result<Vec<u8>> {
+fn common_name(common: &str) -> der::Result<Vec<u8>> {
+    name(&Utf8StringRef::new(common)?.to_der()?)
+}
+
+fn name(text: &[u8]) -> der::Result<Vec<u8>> {
     let oid = ObjectIdentifier::new_unwrap("2.5.4.3").to_der()?;
-    let part = element(Tag::Sequence, &[&oid, &Utf8StringRef::new(common)?.to_der()?])?;
+    let part = element(Tag::Sequence, &[&oid, text])?;
     element(Tag::Sequence, &[&element(Tag::Set, &[&part])?])
 }

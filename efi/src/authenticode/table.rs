@@ -24,7 +24,7 @@ const CERT_TYPE_PKCS7: [u8; 16] =
 #[non_exhaustive]
 pub enum TableError {
     /// A length in it does not fit.
-    #[error("an entry of the certificate table, at byte {offset} of the file, is longer than the table")]
+    #[error("an entry of the certificate table, at byte {offset} of the file, is empty or longer than the table")]
     Length {
         /// Where.
         offset: usize,
@@ -46,7 +46,7 @@ pub(super) fn entries<'data>(pe: &Pe<'data>) -> Result<Vec<&'data [u8]>, TableEr
         let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
         // Firmware wants the last one padded, too.
         let padded = length.checked_next_multiple_of(ALIGNMENT).filter(|padded| *padded <= table.end - offset);
-        let padded = padded.filter(|_| length >= HEADER_LEN).ok_or_else(error)?;
+        let padded = padded.filter(|_| length > HEADER_LEN).ok_or_else(error)?;
         let contents = &bytes[offset + HEADER_LEN..offset + length];
         let kind = u16::from_le_bytes([header[6], header[7]]);
         match kind {

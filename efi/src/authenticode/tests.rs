@@ -146,6 +146,56 @@ fn issuers_are_trusted_as_firmware_trusts_them() {
     assert!(check(&too_deep, &between).is_err() && check(&too_deep, &root).is_err());
 }
 
+/// As OpenSSL judges paths, which firmware and shim use.
+#[test]
+fn certificates_between_must_be_authorities_and_understood() {
+    let root = Authority::new("root");
+    let signed =
+        |issuer: &Authority, usage: &Usage| issuer.issue("leaf", usage).signer_with_issuers().sign(&program()).unwrap();
+    let plain = Usage::default();
+    let by_usage = root.issue("by usage", &Usage { by_key_usage: true, ..plain.clone() });
+    let file = signed(&by_usage, &plain);
+    // Trusted itself it may be, because it is the end of the path then.
+    assert!(check(&file, &by_usage).is_ok());
+    assert!(check(&file, &root).is_err());
+
+    let authority = Usage { authority: true, unknown_critical: true, ..plain.clone() };
+    let strange = root.issue("strange", &authority);
+    let file = signed(&strange, &plain);
+    assert!(check(&file, &strange).is_err() && check(&file, &root).is_err());
+    let file = signed(&root, &Usage { unknown_critical: true, ..plain.clone() });
+    assert!(check(&file, &root).is_err());
+    let known = root.issue("known", &Usage { authority: true, ..plain.clone() });
+    assert!(check(&signed(&known, &plain), &root).is_ok());
+    let capitals = Usage { issuer_in_capitals: true, ..plain };
+    assert!(check(&signed(&root, &capitals), &root).is_ok());
+}
+
+#[test]
+fn firmware_must_see_the_hash_function() {
+    let db = Authority::new("db");
+    let signed = db.signer().sign(&program()).unwrap();
+    let at = Pe::parse(&signed).unwrap().certificates().start + 8 + 32;
+    assert!(signed[at..].starts_with(Hash::Sha256.oid().as_bytes()));
+    let mut changed = signed.clone();
+    // SHA-384, which nothing but firmware looks at here.
+    changed[at + 8] = 2;
+    let error = check(&changed, &db).unwrap_err();
+    assert!(matches!(error, VerifyError::Signature(SignatureError::Form)), "{error:?}");
+}
+
+#[test]
+fn an_empty_entry_makes_the_table_worth_nothing() {
+    let db = Authority::new("db");
+    let mut signed = db.signer().sign(&program()).unwrap();
+    let at = Pe::parse(&signed).unwrap();
+    let (size, entry, offset) = (at.certificates().len() + 8, at.certificate_entry_offset(), signed.len());
+    signed[entry + 4..entry + 8].copy_from_slice(&u32::try_from(size).unwrap().to_le_bytes());
+    signed.extend([8, 0, 0, 0, 0, 2, 2, 0]);
+    let error = check(&signed, &db).unwrap_err();
+    assert!(matches!(error, VerifyError::Table(TableError::Length { offset: at }) if at == offset), "{error:?}");
+}
+
 #[test]
 fn a_name_is_not_enough_to_have_issued() {
     let (root, impostor) = (Authority::new("root"), Authority::new("root"));
