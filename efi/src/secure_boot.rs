@@ -2,22 +2,26 @@
 //! found out before the machine needs it.
 //!
 //! Without shim: firmware starts a program if its digest is in db, or if it has a valid signature that leads to a
-//! certificate in db; unless its digest, or a certificate of a signature, is in dbx. With shim the list of the machine's owner
+//! certificate in db; unless its digest, or a certificate of any signature, is in dbx, or the signer of one cannot be seen. Only
+//! the hash function of a signature counts for digests, SHA-256 without any, and only keys for RSA. With shim the list of the machine's owner
 //! (MOK), which shim shows together with the certificates that are built into it, is as good as db, its list of revocations
-//! as bad as dbx, and a program must not have a component (SBAT) of a revoked generation. Sources: UEFI specification,
+//! as bad as dbx, though it looks at each signature by itself and only at those with SHA-256, and a program must not have a component (SBAT) of a revoked generation. Sources: UEFI specification,
 //! chapter 32; EDK2 and shim, where the specification leaves it open.
 
 mod enrolment;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod program;
 mod refused;
 mod sbat;
 mod signature_list;
 
-use crate::authenticode::{self, Certificate, Hash};
 use crate::gpt::Guid;
 use crate::pe::Pe;
 use crate::variables::{EfiVariables, VariableError};
+
+use program::{Judge, Program};
+use sbat::Sbat;
 
 pub use enrolment::SignedVariableError;
 pub use refused::Refused;
@@ -30,9 +34,6 @@ const GLOBAL: Guid = Guid::new(0x8be4df61, 0x93ca, 0x11d2, 0xaa0d_00e098032b8c);
 const IMAGE_SECURITY: Guid = Guid::new(0xd719b2cb, 0x3d3a, 0x4596, 0xa3bc_dad00e67656f);
 /// Vendor of shim's variables.
 const SHIM_LOCK: Guid = Guid::new(0x605dab50, 0xe046, 0x4300, 0xabb6_3dd810dd8b23);
-
-/// In the extended key usage of a certificate: for kernel modules only. shim does not start programs by it.
-const MODULE_SIGNING: der::asn1::ObjectIdentifier = der::asn1::ObjectIdentifier::new_unwrap("1.3.6.1.4.1.2312.16.1.2");
 
 /// shim splits a long list into numbered variables; more of them than this are not looked for.
 const PARTS_MAX: usize = 64;
@@ -103,16 +104,29 @@ impl SecureBoot {
         if !self.enabled {
             return Ok(());
         }
-        Program::read(&Pe::parse(file)?)?.judge(&[("db", &self.db)], &[("dbx", &self.dbx)], |_| true)
+        Program::read(&Pe::parse(file)?)?.judge(&[("db", &self.db)], &[("dbx", &self.dbx)], Judge::Firmware)
     }
 
-    /// Whether this machine will start a program: a UKI, an addon, or a boot loader.
+    /// Whether this machine will start a program that its boot loader starts: a UKI or an addon.
     ///
     /// Everything is accepted while Secure Boot is off.
     ///
     /// # Errors
     /// Which rule refuses it; [`Refused::hint`] has the next step.
     pub fn check(&self, file: &[u8]) -> Result<(), Refused> {
+        self.check_with(file, Sbat::Optional)
+    }
+
+    /// Whether this machine will start a program that shim itself starts, if there is one: the boot loader. It must have
+    /// components (SBAT).
+    ///
+    /// # Errors
+    /// As [`SecureBoot::check`].
+    pub fn check_boot_loader(&self, file: &[u8]) -> Result<(), Refused> {
+        self.check_with(file, Sbat::Required)
+    }
+
+    fn check_with(&self, file: &[u8], sbat: Sbat) -> Result<(), Refused> {
         if !self.enabled {
             return Ok(());
         }
@@ -123,13 +137,13 @@ impl SecureBoot {
         let pe = Pe::parse(file)?;
         let program = Program::read(&pe)?;
         let section = pe.section(".sbat").map(|section| section.data);
-        shim.sbat_level.check(section.unwrap_or_default())?;
+        shim.sbat_level.check(section.unwrap_or_default(), sbat)?;
         let mut accepted = vec![("the list of the machine's owner (MOK)", &shim.mok)];
         if !shim.ignores_db {
             accepted.push(("db", &self.db));
         }
         let revoked = [("dbx", &self.dbx), ("shim's list of revocations", &shim.mok_revoked)];
-        program.judge(&accepted, &revoked, |certificate| !certificate.has_usage(MODULE_SIGNING))
+        program.judge(&accepted, &revoked, Judge::Shim)
     }
 }
 
@@ -165,70 +179,6 @@ fn database_in_parts(variables: &EfiVariables, name: &str) -> Result<Option<Data
         }
     }
     Ok(Some(whole))
-}
-
-/// What is looked at of a program.
-struct Program {
-    digests: Vec<Vec<u8>>,
-    signatures: Vec<Result<authenticode::Signature, authenticode::SignatureError>>,
-}
-
-type Lists<'a> = [(&'static str, &'a Database)];
-
-impl Program {
-    fn read(pe: &Pe<'_>) -> Result<Self, Refused> {
-        let digests = Hash::ALL.iter().map(|hash| authenticode::digest(pe, *hash)).collect();
-        Ok(Self { digests, signatures: authenticode::signatures(pe)? })
-    }
-
-    fn judge(
-        &self,
-        accepted: &Lists<'_>,
-        revoked: &Lists<'_>,
-        usable: impl Fn(&Certificate) -> bool,
-    ) -> Result<(), Refused> {
-        let lists_digest = |database: &Database| self.digests.iter().any(|digest| database.has_digest(digest));
-        for (list, database) in revoked {
-            if lists_digest(database) {
-                return Err(Refused::Revoked { list });
-            }
-            for signature in self.signatures.iter().flatten() {
-                let by_digest = signature.path().find(|certificate| database.revokes(certificate));
-                let by_certificate = || database.certificates().iter().find(|revoked| signature.leads_to(revoked));
-                if let Some(certificate) = by_digest.or_else(by_certificate) {
-                    return Err(Refused::CertificateRevoked { list, subject: certificate.subject().to_owned() });
-                }
-            }
-        }
-        if accepted.iter().any(|(_, database)| lists_digest(database)) {
-            return Ok(());
-        }
-        let mut signers = Vec::new();
-        let mut invalid = None;
-        for signature in &self.signatures {
-            let signature = match signature {
-                Ok(signature) => signature,
-                Err(err) => {
-                    invalid = Some(err.to_string());
-                    continue;
-                }
-            };
-            let leads_to = |certificate: &&Certificate| usable(certificate) && signature.leads_to(certificate);
-            let trusted = accepted.iter().flat_map(|(_, database)| database.certificates().iter());
-            let is_revoked =
-                |certificate: &Certificate| revoked.iter().any(|(_, database)| database.revokes(certificate));
-            if trusted.filter(leads_to).any(|certificate| !is_revoked(certificate)) {
-                return Ok(());
-            }
-            signers.push(signature.signer().subject().to_owned());
-        }
-        let lists = accepted.iter().map(|(list, _)| *list).collect();
-        match invalid {
-            _ if !signers.is_empty() => Err(Refused::NotTrusted { signers, lists }),
-            Some(problem) => Err(Refused::Invalid { problem }),
-            None => Err(Refused::Unsigned),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use crate::gpt::Guid;
 pub const CERTIFICATE: Guid = Guid::new(0xa5c059a1, 0x94e4, 0x4aa7, 0x87b5_ab155c2bf072);
 /// Type of a list with SHA-256 digests.
 pub const DIGEST: Guid = Guid::new(0xc1c41626, 0x504c, 0x4092, 0xaca9_41f936934328);
+/// Type of a list with SHA-384 digests.
+pub const DIGEST_384: Guid = Guid::new(0xff3e5307, 0x9fd0, 0x48c9, 0x85f1_8ad56c701e01);
 /// Type of a list with SHA-256 digests of certificates that are revoked, each with a time of 16 bytes.
 pub const REVOKED_CERTIFICATE: Guid = Guid::new(0x3bd2a492, 0x96c0, 0x4079, 0xb420_fcf98ef103ed);
 

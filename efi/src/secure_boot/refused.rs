@@ -24,6 +24,24 @@ pub enum Refused {
         /// What is wrong with the last one.
         problem: String,
     },
+    /// Firmware does not see who has signed.
+    #[error("firmware cannot see whether one of its signatures was revoked: {problem}")]
+    Unreadable {
+        /// What is wrong with the signature.
+        problem: String,
+    },
+    /// A trusted signature uses a hash function that shim does not look for.
+    #[error("the signature of {signer} is not made with SHA-256, the only hash function of signatures that shim knows")]
+    Hash {
+        /// Subject of the signer's certificate.
+        signer: String,
+    },
+    /// A trusted signature is made with a key of a kind that firmware need not know.
+    #[error("not all keys behind the signature of {signer} are for RSA, the only kind that all firmware and shim know")]
+    Key {
+        /// Subject of the signer's certificate.
+        signer: String,
+    },
     /// Nobody who signed it is trusted.
     #[error("it is signed by {}, whom Secure Boot of this machine does not trust: looked at were {}", signers.join(" and "), lists.join(" and "))]
     NotTrusted {
@@ -46,6 +64,15 @@ pub enum Refused {
         /// Where.
         list: &'static str,
     },
+    /// It has no components.
+    #[error("it has no section .sbat, and shim starts no boot loader without one")]
+    NoComponents,
+    /// Its components cannot be read.
+    #[error("line {line} of its section .sbat does not have six fields, and shim does not start it")]
+    Components {
+        /// Counted from 1.
+        line: usize,
+    },
     /// A component of it was revoked.
     #[error("its component {component} has the generation {generation}, and shim starts {needed} and later")]
     Generation {
@@ -62,8 +89,12 @@ impl Refused {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Pe(_) | Self::Table(_) => "build the program again; osupdate uki inspect shows what is in it",
+            Self::Pe(_) | Self::Table(_) | Self::NoComponents | Self::Components { .. } => {
+                "build the program again; osupdate uki inspect shows what is in it"
+            }
             Self::Unsigned => "sign it with a key that this machine trusts: osupdate uki sign",
+            Self::Unreadable { .. } => "remove its signatures with sbattach --remove, and sign it again",
+            Self::Hash { .. } | Self::Key { .. } => "sign it with a key for RSA and SHA-256: osupdate uki sign",
             Self::Invalid { .. } => "it was changed after it was signed, or is damaged: get it again, or sign it again",
             Self::NotTrusted { .. } => {
                 "sign it with a key that this machine trusts, or enroll the signer's certificate: in db in the firmware's setup, \

@@ -31,6 +31,8 @@ pub struct Database {
     certificate_digests: BTreeSet<Vec<u8>>,
     /// Signatures of types that are not known here, and certificates that cannot be read.
     unknown: usize,
+    /// Those of them that are to be certificates.
+    unreadable: usize,
 }
 
 /// Why a list of signatures cannot be read.
@@ -87,6 +89,7 @@ impl Database {
                 }
                 Err(err) => {
                     tracing::debug!("{err} in a list of signatures, ignoring");
+                    self.unreadable += 1;
                     false
                 }
             },
@@ -122,6 +125,7 @@ impl Database {
         self.digests.extend(other.digests);
         self.certificate_digests.extend(other.certificate_digests);
         self.unknown += other.unknown;
+        self.unreadable += other.unreadable;
     }
 
     /// The certificates.
@@ -142,6 +146,11 @@ impl Database {
     /// How many signatures it has that are not understood here.
     pub fn unknown_len(&self) -> usize {
         self.unknown
+    }
+
+    /// How many of these are to be certificates.
+    pub fn unreadable_len(&self) -> usize {
+        self.unreadable
     }
 
     /// Whether it has nothing.
@@ -173,21 +182,24 @@ mod tests {
     fn certificates_and_digests_are_found() {
         let key = Authority::new("db");
         let other = Authority::new("other");
+        let padded = Authority::new("padded");
         let unknown = Guid::new(1, 2, 3, 4);
         let revoked = [other.certificate().tbs_digest(Hash::Sha256), vec![0; 16]].concat();
         let bytes = [
             list(CERTIFICATE, &[key.certificate().der()]),
             list(CERTIFICATE, &[b"not a certificate"]),
+            // Lists have one size for all, so what is shorter is padded.
+            list(CERTIFICATE, &[&[padded.certificate().der(), &[0; 5]].concat()]),
             list(DIGEST, &[&[7; 32], &[8; 32]]),
             list(DIGEST, &[&[7; 31]]),
             list(REVOKED_CERTIFICATE, &[&revoked]),
             list(unknown, &[b"x"]),
         ];
         let database = Database::parse(&bytes.concat()).unwrap();
-        assert_eq!(database.certificates(), [key.certificate().clone()]);
+        assert_eq!(database.certificates(), [key.certificate().clone(), padded.certificate().clone()]);
         assert!(database.has_digest(&[7; 32]) && database.has_digest(&[8; 32]) && !database.has_digest(&[9; 32]));
         assert!(database.revokes(other.certificate()) && !database.revokes(key.certificate()));
-        assert_eq!((database.digests_len(), database.unknown_len()), (2, 3));
+        assert_eq!((database.digests_len(), database.unknown_len(), database.unreadable_len()), (2, 3, 1));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use tempfile::TempDir;
 
-use super::fake::{CERTIFICATE, DIGEST, REVOKED_CERTIFICATE, enable, list, write_variable};
+use super::fake::{CERTIFICATE, DIGEST, DIGEST_384, REVOKED_CERTIFICATE, enable, list, write_variable};
 use super::*;
 use crate::authenticode::fake::{Authority, Usage};
+use crate::authenticode::{self, Certificate, Hash};
 use crate::pe::fake::pe;
 
 /// A machine with a certificate in db.
@@ -33,8 +34,11 @@ impl Machine {
     }
 }
 
+const SBAT: &[u8] =
+    b"sbat,1,SBAT Version,sbat,1,https://example.com\nsystemd,1,Example,systemd,257,https://example.com\n";
+
 fn program() -> Vec<u8> {
-    pe(&[(".linux", b"kernel"), (".sbat", b"sbat,1\nsystemd,1\n")])
+    pe(&[(".linux", b"kernel"), (".sbat", SBAT)])
 }
 
 fn digest_of(file: &[u8]) -> Vec<u8> {
@@ -85,6 +89,66 @@ fn a_digest_in_db_needs_no_signature() {
     assert_eq!(machine.check(&pe(&[(".linux", b"other")])), Err(Refused::Unsigned));
 }
 
+/// Firmware computes one digest, by the function of the signature.
+#[test]
+fn only_the_digest_that_firmware_computes_is_accepted() {
+    let machine = Machine::new();
+    let by_other = Authority::new("other").signer().sign(&program()).unwrap();
+    for file in [program(), by_other] {
+        let digest = |hash| authenticode::digest(&Pe::parse(&file).unwrap(), hash);
+        machine.set("db", &list(DIGEST_384, &[&digest(Hash::Sha384)]));
+        assert!(machine.check(&file).is_err());
+        machine.set("db", &list(DIGEST, &[&digest(Hash::Sha256)]));
+        machine.check(&file).unwrap();
+        // What is revoked is meant, however it is written.
+        machine.set("dbx", &list(DIGEST_384, &[&digest(Hash::Sha384)]));
+        assert_eq!(machine.check(&file), Err(Refused::Revoked { list: "dbx" }));
+        machine.set("dbx", &[]);
+    }
+}
+
+/// The file with another entry in its certificate table.
+fn with_entry(mut file: Vec<u8>, entry: &[u8]) -> Vec<u8> {
+    let pe = Pe::parse(&file).unwrap();
+    let (size, at) = (pe.certificates().len() + entry.len(), pe.certificate_entry_offset());
+    file[at + 4..at + 8].copy_from_slice(&u32::try_from(size).unwrap().to_le_bytes());
+    file.extend(entry);
+    file
+}
+
+#[test]
+fn firmware_refuses_signatures_whose_signer_it_cannot_see() {
+    let machine = Machine::new();
+    let signed = machine.db.signer().sign(&program()).unwrap();
+    let at = Pe::parse(&signed).unwrap().certificates();
+    let mut damaged = signed[at].to_vec();
+    // Behind the hash function, which is found.
+    damaged[8 + 60..].fill(0xff);
+    let file = with_entry(signed.clone(), &damaged);
+    assert!(matches!(machine.check(&file), Err(Refused::Unreadable { .. })));
+    // Without it firmware takes no notice.
+    damaged[8 + 32..].fill(0xff);
+    machine.check(&with_entry(signed, &damaged)).unwrap();
+    // And shim takes it as one signature less.
+    machine.set("MokListRT", &[]);
+    machine.check(&file).unwrap();
+}
+
+/// It is not the signature that was revoked, but who made it.
+#[test]
+fn signatures_of_other_programs_are_looked_at_for_revoked_signers() {
+    let machine = Machine::new();
+    let leaf = machine.db.issue("leaf", &Usage::default());
+    let other = leaf.signer().sign(&pe(&[(".linux", b"other")])).unwrap();
+    let table = other[Pe::parse(&other).unwrap().certificates()].to_vec();
+    let file = with_entry(machine.db.signer().sign(&program()).unwrap(), &table);
+    machine.check(&file).unwrap();
+    let revoked = [leaf.certificate().tbs_digest(Hash::Sha256), vec![0; 16]].concat();
+    machine.set("dbx", &list(REVOKED_CERTIFICATE, &[&revoked]));
+    let refused = Refused::CertificateRevoked { subject: "CN=leaf".to_owned(), list: "dbx" };
+    assert_eq!(machine.check(&file), Err(refused));
+}
+
 #[test]
 fn what_is_revoked_does_not_start() {
     let machine = Machine::new();
@@ -110,6 +174,11 @@ fn what_is_revoked_does_not_start() {
     machine.set("dbx", &list(CERTIFICATE, &[leaf.certificate().der()]));
     let twice = machine.db.signer().sign(&signed).unwrap();
     assert_eq!(machine.check(&twice), revoked_certificate("CN=leaf"));
+    // Except for shim, which firmware has started.
+    machine.set("MokListRT", &[]);
+    machine.check(&twice).unwrap();
+    assert_eq!(machine.check(&signed), revoked_certificate("CN=leaf"));
+    assert_eq!(machine.read().check_by_firmware(&twice), revoked_certificate("CN=leaf"));
 
     machine.set("dbx", &list(CERTIFICATE, &[Authority::new("another").certificate().der()]));
     machine.check(&signed).unwrap();
@@ -134,6 +203,9 @@ fn shim_adds_the_owner_s_list_and_its_own_revocations() {
     machine.set("SbatLevelRT", b"sbat,1,2030010100\nsystemd,2\n");
     let old = Refused::Generation { component: "systemd".to_owned(), generation: 1, needed: 2 };
     assert_eq!(machine.check(&signed), Err(old));
+    let without = owner.signer().sign(&pe(&[(".linux", b"kernel")])).unwrap();
+    machine.check(&without).unwrap();
+    assert_eq!(machine.read().check_boot_loader(&without), Err(Refused::NoComponents));
     machine.set("MokSBStateRT", &[1]);
     machine.check(&program()).unwrap();
 }

@@ -8,10 +8,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::authenticode::{Certificates, Hash, SignatureError, Signer, VerifyError, digest, signatures, verify};
+use crate::authenticode::{
+    Certificate, Certificates, Hash, SignatureError, Signer, VerifyError, digest, signatures, verify,
+};
 use crate::pe::Pe;
 use crate::pe::fake::pe;
-use crate::secure_boot::Database;
+use crate::secure_boot::fake::{CERTIFICATE, list};
+use crate::secure_boot::{Database, Refused, SecureBoot, Shim};
 
 /// Programs of Debian, from packages that `tests/install-deps` installs.
 const REAL: [&str; 2] =
@@ -60,6 +63,16 @@ impl Place {
     fn signer(&self, name: &str) -> Signer {
         let read = |suffix: &str| fs::read(self.path(&format!("{name}.{suffix}"))).unwrap();
         Signer::from_pem(&read("key"), &read("crt")).unwrap()
+    }
+
+    /// A machine with one certificate in db, and perhaps one in dbx.
+    fn machine(&self, db: &str, dbx: Option<&str>) -> SecureBoot {
+        let list = |file: &str| {
+            let certificates = Certificates::read(&fs::read(self.path(file)).unwrap()).unwrap();
+            let certificates: Vec<_> = certificates.iter().map(Certificate::der).collect();
+            Database::parse(&list(CERTIFICATE, &certificates)).unwrap()
+        };
+        SecureBoot { enabled: true, db: list(db), dbx: dbx.map(list).unwrap_or_default(), ..SecureBoot::default() }
     }
 
     fn certificates(&self, name: &str) -> Certificates {
@@ -175,8 +188,56 @@ fn a_signature_with_an_elliptic_curve_is_verified() {
     place.run("osslsigncode", &sign.split(' ').collect::<Vec<_>>()).unwrap();
     let signed = fs::read(place.path("out.efi")).unwrap();
     verify(&Pe::parse(&signed).unwrap(), &place.certificates("ec")).unwrap();
+    // Not all firmware knows it.
+    let refused = place.machine("ec.crt", None).check(&signed).unwrap_err();
+    assert_eq!(refused, Refused::Key { signer: "CN=ec".to_owned() });
     let key = fs::read(place.path("ec.key")).unwrap();
     assert!(Signer::from_pem(&key, &fs::read(place.path("ec.crt")).unwrap()).is_err());
+}
+
+#[test]
+fn shim_looks_for_sha256_only() {
+    if !have(&["openssl", "osslsigncode"]) {
+        return;
+    }
+    let place = Place::new(&["db"]);
+    fs::write(place.path("in.efi"), pe(&[(".text", b"code")])).unwrap();
+    let sign = "sign -key db.key -certs db.crt -h sha384 -in in.efi -out out.efi";
+    place.run("osslsigncode", &sign.split(' ').collect::<Vec<_>>()).unwrap();
+    let signed = fs::read(place.path("out.efi")).unwrap();
+    let mut machine = place.machine("db.crt", None);
+    machine.check(&signed).unwrap();
+    machine.shim = Some(Shim::default());
+    assert_eq!(machine.check(&signed), Err(Refused::Hash { signer: "CN=db".to_owned() }));
+    machine.check(&place.signer("db").sign(&pe(&[(".text", b"code")])).unwrap()).unwrap();
+}
+
+/// Firmware still follows SHA-1 and short keys: what they lead to is not accepted here, but it may be revoked.
+#[test]
+fn old_algorithms_revoke_and_do_not_accept() {
+    if !have(&["openssl", "sbsign"]) {
+        return;
+    }
+    let place = Place::new(&["db", "root"]);
+    let run = |line: &str| place.run("openssl", &line.split(' ').collect::<Vec<_>>()).unwrap();
+    run("req -new -newkey rsa:2048 -nodes -subj /CN=old -keyout old.key -out old.csr");
+    run("x509 -req -sha1 -in old.csr -CA root.crt -CAkey root.key -CAcreateserial -days 30 -out old.crt");
+    run("req -new -x509 -newkey rsa:1024 -nodes -days 30 -subj /CN=short -keyout short.key -out short.crt");
+    fs::write(place.path("plain.efi"), pe(&[(".text", b"code")])).unwrap();
+    let accepted = place.signer("db").sign(&pe(&[(".text", b"code")])).unwrap();
+    fs::write(place.path("accepted.efi"), accepted).unwrap();
+    for (name, revoked, subject) in [("old", "root.crt", "CN=root"), ("short", "short.crt", "CN=short")] {
+        let sign = |program: &str| {
+            let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+            place.run("sbsign", &["--key", &key, "--cert", &certificate, "--output", "out.efi", program]).unwrap();
+            fs::read(place.path("out.efi")).unwrap()
+        };
+        assert!(place.machine(revoked, None).check(&sign("plain.efi")).is_err(), "{name}");
+        let twice = sign("accepted.efi");
+        place.machine("db.crt", None).check(&twice).unwrap();
+        let refused = place.machine("db.crt", Some(revoked)).check(&twice).unwrap_err();
+        assert_eq!(refused, Refused::CertificateRevoked { subject: subject.to_owned(), list: "dbx" }, "{name}");
+    }
 }
 
 #[test]
