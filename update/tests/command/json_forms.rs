@@ -106,6 +106,17 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     fs::write(place.path().join("db.crt"), key.certificate().der()).unwrap();
     let verified = place.run_bare(&["uki", "verify", "os.efi", "--certificate", "db.crt", "--json"]).json();
     seen.push(("uki verify", verified));
+    fs::write(place.path().join("program"), pe(&[(".text", b"code")])).unwrap();
+    let line = format!("composefs=?{}", "ab".repeat(32));
+    let signatures = r#".pcrsig:{"sha256": [{"pcrs": [11], "pkfp": "", "pol": "", "sig": ""}]}"#;
+    let mut build = vec!["uki", "build", "--stub", "program", "--linux", "program", "--output", "built.efi", "--json"];
+    build.extend(["--os-release", "NAME=x", "--cmdline", &line, "--section", signatures]);
+    seen.push(("uki build", place.run_bare(&build).json()));
+    let built = fs::read(place.path().join("built.efi")).unwrap();
+    fs::write(place.path().join("built.efi"), key.signer().sign(&built).unwrap()).unwrap();
+    let inspected = place.run_bare(&["uki", "inspect", "built.efi", "--pcrs", "--json"]);
+    assert_eq!(inspected.status, 3, "the signatures are for something else: {}", inspected.stderr);
+    seen.push(("uki inspect", serde_json::from_str(&inspected.stdout).unwrap()));
 
     drop(place.run_bare(&["repo", "init", "--unverified", "--repo", "other"]).done());
     let copied = place.run_bare(&["repo", "copy", "repo", "test", "--repo", "other", "--json"]).json();
