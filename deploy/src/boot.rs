@@ -2,6 +2,8 @@
 //!
 //! The efi crate knows how to write entries and files safely; here is which entry belongs to which deployment.
 
+mod keys;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -10,22 +12,23 @@ use osupdate_core::digest::Digest;
 use osupdate_core::kernel_args::ComposefsArg;
 use osupdate_core::observer::{Event, Observer};
 use osupdate_core::repository::{ObjectError, Repository};
-use osupdate_efi::boot_program::Identity;
+use osupdate_efi::entry::UkiKey;
 use osupdate_efi::esp::{PutBootFilesError, RemoveEntryError, Space, VerifyBootFilesError, WriteEntryError};
-use osupdate_efi::loader_install::Architecture;
-use osupdate_efi::locate::{DeviceNumber, Devices, LocateError, device_of};
+use osupdate_efi::locate::{Devices, LocateError, device_of};
 use osupdate_efi::mounted::{MountError, mount};
 use osupdate_efi::name::{NEW_TRIES, ParseNameError};
 use osupdate_efi::order::NamedEntry;
 use osupdate_efi::pe::ReadError;
 use osupdate_efi::secure_boot::{Refused, SecureBoot};
-use osupdate_efi::variables::{EfiVariables, LoaderFeatures, VariableError};
+use osupdate_efi::variables::{EfiVariables, VariableError};
 use osupdate_efi::{AccessError, BootDigest, Esp, ParseBootDigestError};
 use osupdate_record::{Deployment as Record, DeploymentId};
 use thiserror::Error;
 
 pub use osupdate_efi::mounted::Access;
 
+use crate::esps::Esps;
+pub use crate::esps::UnusableEsp;
 use crate::model::Entry;
 use crate::program::Program;
 use crate::survey::Ours;
@@ -38,10 +41,8 @@ const SORT_KEY: &str = "osupdate";
 #[derive(Debug)]
 pub struct BootPartition {
     esp: Esp,
-    /// What the loader says that it can; `None`: it did not say.
-    features: Option<LoaderFeatures>,
-    /// The programs that firmware may start, from all ESPs; `None`: they are on this partition, if at all.
-    loaders: Option<Vec<Identity>>,
+    /// The partitions with loaders; `None`: there is no other.
+    esps: Option<Esps>,
     /// What Secure Boot of this machine accepts, if that is known.
     secure_boot: Result<SecureBoot, VariableError>,
 }
@@ -193,25 +194,44 @@ pub fn preferred_by_loader() -> Option<String> {
 impl BootPartition {
     /// Finds the boot partition of a running system and mounts it where nobody else sees it.
     pub fn find(sysroot: &Sysroot, access: Access) -> Result<Self, BootError> {
-        let path = sysroot.path();
-        let root = device_of(path).map_err(|source| BootError::Root { path: path.to_owned(), source })?;
-        let partitions = Devices::default().locate(root)?;
-        let mounted = mount(&partitions.boot().device, access)?;
-        let features = EfiVariables::default().loader_features().unwrap_or_else(|err| {
-            tracing::debug!("{err}, ignoring");
-            None
-        });
-        let secure_boot = SecureBoot::read(&EfiVariables::default());
-        let loaders = loaders(root).unwrap_or_else(|err| {
-            tracing::debug!("{err}, ignoring");
-            None
-        });
-        Ok(Self { features, loaders, secure_boot, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
+        Self::open(sysroot, access, Access::Read)
     }
 
-    /// Takes the mounted partition of a system that does not run.
+    /// The same, for a change of the boot loaders.
+    pub fn find_with_loaders(sysroot: &Sysroot) -> Result<Self, BootError> {
+        Self::open(sysroot, Access::Write, Access::Write)
+    }
+
+    fn open(sysroot: &Sysroot, access: Access, esp_access: Access) -> Result<Self, BootError> {
+        let (path, devices) = (sysroot.path(), Devices::default());
+        let root = device_of(path).map_err(|source| BootError::Root { path: path.to_owned(), source })?;
+        let partitions = devices.locate(root)?;
+        // First this one: a partition that is mounted for writing can be mounted for reading, too, but not the other way round.
+        let mounted = mount(&partitions.boot().device, access)?;
+        let esps = Esps::open(&devices, root, esp_access)?;
+        let secure_boot = SecureBoot::read(&devices.variables);
+        Ok(Self { esps: Some(esps), secure_boot, ..Self::new(Esp::new(mounted, partitions.boot_place())) })
+    }
+
+    /// Takes the mounted partition of a system that does not run; the loader is there, too.
     pub fn new(esp: Esp) -> Self {
-        Self { esp, features: None, loaders: None, secure_boot: Ok(SecureBoot::default()) }
+        Self { esp, esps: None, secure_boot: Ok(SecureBoot::default()) }
+    }
+
+    /// The same with loaders on these partitions.
+    #[cfg(test)]
+    pub(crate) fn with_esps(self, esps: Vec<Esp>) -> Self {
+        Self { esps: Some(Esps::new(esps, None)), ..self }
+    }
+
+    /// The ESPs from which the machine may be started: that of the loader first, and those on all disks of the root.
+    pub fn esps(&self) -> &[Esp] {
+        self.esps.as_ref().map_or(std::slice::from_ref(&self.esp), |esps| &esps.usable)
+    }
+
+    /// ESPs that cannot be mounted.
+    pub fn unusable_esps(&self) -> &[UnusableEsp] {
+        self.esps.as_ref().map_or(&[], |esps| &esps.unusable)
     }
 
     /// The same on a machine with this state of Secure Boot.
@@ -250,25 +270,6 @@ impl BootPartition {
             observer.event(Event::Warning(&text));
         }
         Ok(())
-    }
-
-    /// Whether entries for UKIs may have the key `uki`: every loader that may read them must know it, for one that does not
-    /// hides the entry. The key `efi` is known to all, but not counted by those that know `uki`. The loader that started this
-    /// system may have been replaced since: it is asked only where no systemd-boot is found.
-    fn knows_uki_key(&self) -> Result<bool, BootError> {
-        let of_esp;
-        let loaders = match &self.loaders {
-            Some(loaders) => loaders,
-            None => {
-                of_esp = identities(&self.esp)?;
-                &of_esp
-            }
-        };
-        let mut loaders = loaders.iter().filter(|loader| matches!(loader, Identity::SystemdBoot(_))).peekable();
-        match loaders.peek() {
-            Some(_) => Ok(!loaders.any(Identity::hides_uki_key)),
-            None => Ok(self.features.is_some_and(LoaderFeatures::uki)),
-        }
     }
 
     /// Reads all entries. `ours` tells which are for this physical root; others boot another disk's system that happens to use
@@ -335,7 +336,8 @@ impl BootPartition {
 
     /// Writes the entry of a deployment. `counted`: the loader gives it up after some boots without blessing.
     pub(crate) fn write_entry(&self, id: &DeploymentId, record: &Record, counted: bool) -> Result<(), BootError> {
-        let (name, entry) = entry_of(id, record, counted, self.knows_uki_key()?)?;
+        let key = if record.boot.uki.is_some() { self.uki_key()? } else { UkiKey::Efi };
+        let (name, entry) = entry_of(id, record, counted, key)?;
         Ok(self.esp.write_entry(&name, &entry)?)
     }
 
@@ -358,21 +360,6 @@ impl BootPartition {
     }
 }
 
-/// The programs that firmware may start, on all ESPs of the machine; `None` if there are none.
-fn loaders(root: Option<DeviceNumber>) -> Result<Option<Vec<Identity>>, BootError> {
-    let mut found = Vec::new();
-    for partition in Devices::default().esps(root)? {
-        let esp = Esp::new(mount(&partition.device, Access::Read)?, partition.device.display().to_string());
-        found.extend(identities(&esp)?);
-    }
-    Ok((!found.is_empty()).then_some(found))
-}
-
-fn identities(esp: &Esp) -> Result<Vec<Identity>, BootError> {
-    let Some(architecture) = Architecture::native() else { return Ok(Vec::new()) };
-    Ok(esp.boot_programs(architecture)?.into_iter().map(|program| program.identity).collect())
-}
-
 /// What a file takes up.
 pub(crate) fn allocated(size_bytes: u64, space: Space) -> u64 {
     size_bytes.div_ceil(space.cluster_bytes).saturating_mul(space.cluster_bytes)
@@ -392,12 +379,12 @@ pub(crate) fn image_of(id: &DeploymentId) -> Result<Digest, BootError> {
     id.as_str().parse().map_err(|_| BootError::NoContents)
 }
 
-/// Name and text of a deployment's entry. `uki_key`: the loader knows the key `uki`.
+/// Name and text of a deployment's entry; a UKI is named by this key.
 fn entry_of(
     id: &DeploymentId,
     record: &Record,
     counted: bool,
-    uki_key: bool,
+    uki_key: UkiKey,
 ) -> Result<(osupdate_efi::EntryName, osupdate_efi::Entry), BootError> {
     let digest = image_of(id)?;
     let name = osupdate_efi::EntryName::ours(&digest, record.sequence, counted.then_some(NEW_TRIES));
@@ -414,10 +401,9 @@ fn entry_of(
         sort_key: Some(SORT_KEY.to_owned()),
         ..osupdate_efi::Entry::default()
     };
-    let entry = match (&record.boot.uki, uki_key) {
-        (Some(_), true) => osupdate_efi::Entry { uki: Some(boot_files.uki(&digest)), ..entry },
-        (Some(_), false) => osupdate_efi::Entry { efi: Some(boot_files.uki(&digest)), ..entry },
-        (None, _) => {
+    let entry = match &record.boot.uki {
+        Some(_) => osupdate_efi::Entry { efi: Some(boot_files.uki(&digest)), ..entry }.with_uki_key(uki_key),
+        None => {
             let mut options = vec![ComposefsArg::required(digest).to_string()];
             options.extend(record.boot.arguments.iter().chain(&record.boot.image_arguments).cloned());
             osupdate_efi::Entry {
@@ -434,8 +420,6 @@ fn entry_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use osupdate_efi::boot_program::places;
-
     use crate::model::fixtures::{deployment, id};
 
     fn record() -> Record {
@@ -450,7 +434,7 @@ mod tests {
 
     #[test]
     fn entry_text_is_stable() {
-        let (name, entry) = entry_of(&id('a'), &record(), true, true).unwrap();
+        let (name, entry) = entry_of(&id('a'), &record(), true, UkiKey::Efi).unwrap();
         assert_eq!(name.file_name(), "osupdate-aaaaaaaaaaaa-000007+3-0.conf");
         let (a, b) = ("a".repeat(128), "b".repeat(64));
         assert_eq!(
@@ -461,7 +445,7 @@ mod tests {
                  options composefs.digest=v1-sha512-12:{a} root=UUID=1 rw console=ttyS0\n"
             )
         );
-        let (name, _) = entry_of(&id('a'), &record(), false, true).unwrap();
+        let (name, _) = entry_of(&id('a'), &record(), false, UkiKey::Efi).unwrap();
         assert_eq!(name.file_name(), "osupdate-aaaaaaaaaaaa-000007.conf");
     }
 
@@ -470,13 +454,13 @@ mod tests {
         let mut record = record();
         record.image.version = Some(String::new());
         record.image.title = None;
-        let (_, entry) = entry_of(&id('a'), &record, true, true).unwrap();
+        let (_, entry) = entry_of(&id('a'), &record, true, UkiKey::Efi).unwrap();
         assert!(entry.to_text().unwrap().starts_with("title osupdate\nversion 000007\n"));
     }
 
     #[test]
     fn written_entry_is_recognized() {
-        let (name, entry) = entry_of(&id('a'), &record(), true, true).unwrap();
+        let (name, entry) = entry_of(&id('a'), &record(), true, UkiKey::Efi).unwrap();
         let own = own(&NamedEntry { name, entry }).unwrap();
         assert_eq!((own.deployment, own.sequence, own.tries_left), (id('a'), 7, Some(3)));
     }
@@ -486,7 +470,7 @@ mod tests {
         let mut record = record();
         record.boot.uki = Some(Default::default());
         let (a, b) = ("a".repeat(128), "b".repeat(64));
-        for (uki_key, key) in [(true, "uki"), (false, "efi")] {
+        for (uki_key, key) in [(UkiKey::Uki, "uki"), (UkiKey::Efi, "efi")] {
             let (name, entry) = entry_of(&id('a'), &record, true, uki_key).unwrap();
             let text = format!(
                 "title Example OS 13\nversion 000007-13.2\nsort-key osupdate\n{key} /EFI/osupdate/{b}/{a}.efi\n"
@@ -494,26 +478,5 @@ mod tests {
             assert_eq!(entry.to_text().unwrap(), text);
             assert_eq!(own(&NamedEntry { name, entry }).unwrap().deployment, id('a'));
         }
-    }
-
-    #[test]
-    fn key_is_one_that_every_loader_knows() {
-        let knows = |features: Option<u64>, loaders: &[&str]| {
-            let dir = tempfile::tempdir().unwrap();
-            for (path, version) in places(Architecture::native().unwrap()).iter().zip(loaders) {
-                let path = dir.path().join(path);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, format!("MZ #### LoaderInfo: {version} ####")).unwrap();
-            }
-            let esp = Esp::new(std::fs::File::open(dir.path()).unwrap().into(), "the ESP");
-            BootPartition { features: features.map(LoaderFeatures), ..BootPartition::new(esp) }.knows_uki_key().unwrap()
-        };
-        let (old, new) = (Some(0x1ff), Some(0x1_ffff));
-        let (boot_257, boot_262) = ("systemd-boot 257.13-1~deb13u1", "systemd-boot 262.1");
-        assert!(knows(old, &[boot_262]), "the one that started this system was replaced");
-        assert!(knows(None, &[boot_262, "GRUB 2.12"]) && knows(new, &[]) && knows(new, &["GRUB 2.12"]));
-        assert!(!knows(new, &[boot_262, boot_257]), "firmware may start the other one next time");
-        assert!(!knows(new, &[boot_257]) && !knows(new, &["systemd-boot next"]));
-        assert!(!knows(old, &[]) && !knows(None, &["GRUB 2.12"]) && !knows(None, &[]));
     }
 }

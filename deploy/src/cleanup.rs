@@ -142,6 +142,7 @@ pub fn repair(machine: &Machine<'_>) -> Result<Survey, CleanupError> {
     for entry in &repairs.stale {
         machine.boot.remove_entry(entry)?;
     }
+    machine.boot.correct_keys(machine.observer)?;
     remove_kernels(machine, &survey.model, None)?;
     for name in &repairs.refs {
         remove_refs(machine.repository, name)?;

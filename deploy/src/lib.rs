@@ -9,6 +9,7 @@ mod change;
 pub mod check;
 pub mod cleanup;
 mod directory;
+mod esps;
 pub mod etc_conflict;
 pub mod freshness;
 pub mod install;

@@ -56,6 +56,15 @@ impl<'a> Program<'a> {
     }
 }
 
+/// The keys by which an entry can name a UKI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UkiKey {
+    /// `uki`. A systemd-boot before 258 hides entries with it.
+    Uki,
+    /// `efi`. All know it; systemd-boot does not count the boots of entries with it from 258 on.
+    Efi,
+}
+
 /// A value that cannot be written.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("the value of {key:?} in a boot entry is empty or has a line break or another control character in it")]
@@ -170,6 +179,23 @@ impl Entry {
             return None;
         }
         name.to_ascii_lowercase().strip_suffix(paths::UKI_SUFFIX)?.parse().ok()
+    }
+
+    /// By which key it names its UKI, if that is one of ours.
+    pub fn uki_key(&self) -> Option<UkiKey> {
+        self.sealed_image()?;
+        Some(if self.uki.is_some() { UkiKey::Uki } else { UkiKey::Efi })
+    }
+
+    /// The same, naming its UKI by this key.
+    #[must_use]
+    pub fn with_uki_key(mut self, key: UkiKey) -> Self {
+        let path = self.uki.take().or(self.efi.take());
+        match key {
+            UkiKey::Uki => self.uki = path,
+            UkiKey::Efi => self.efi = path,
+        }
+        self
     }
 
     fn image_argument(&self) -> Option<Digest> {

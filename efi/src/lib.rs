@@ -25,7 +25,7 @@ pub mod variables;
 pub mod version;
 
 pub use boot_digest::{BootDigest, ParseBootDigestError, Source};
-pub use entry::{Entry, Program};
+pub use entry::{Entry, Program, UkiKey};
 pub use esp::Esp;
 pub use medium::AccessError;
 pub use name::{BootTries, EntryName};

@@ -90,6 +90,18 @@ impl EntryName {
         Self::new(self.stem.clone(), tries)
     }
 
+    /// A name with another id and the same parts: with one more zero before the sequence number, or without it. `None`: it is
+    /// not ours.
+    ///
+    /// So an entry can be written anew before the earlier one goes, without a change of the order.
+    pub fn twin(&self) -> Option<Self> {
+        let sequence = self.sequence()?;
+        let (rest, digits) = self.stem.rsplit_once('-')?;
+        let usual = format!("{sequence:06}");
+        let other = if digits == usual { format!("0{usual}") } else { usual };
+        Some(Self::new(format!("{rest}-{other}"), self.tries))
+    }
+
     /// The name in the directory.
     pub fn file_name(&self) -> &str {
         &self.file_name
@@ -193,6 +205,19 @@ mod tests {
         }
         assert!(name("foo+0-3.conf").is_bad());
         assert!(!name("foo.conf").is_bad());
+    }
+
+    #[test]
+    fn twin_has_another_id_and_all_else_alike() {
+        for sequence in [7, 999_999, 12_345_678] {
+            let name = EntryName::ours(&"a".repeat(128).parse().unwrap(), sequence, Some(NEW_TRIES));
+            let twin = name.twin().unwrap();
+            assert_ne!(twin.id(), name.id());
+            assert_eq!((twin.sequence(), twin.tries(), twin.is_ours()), (Some(sequence), Some(NEW_TRIES), true));
+            assert_eq!(twin.twin().unwrap(), name);
+            assert_eq!(twin.file_name().parse::<EntryName>().unwrap(), twin);
+        }
+        assert_eq!(name("foo-1.conf").twin(), None);
     }
 
     #[test]

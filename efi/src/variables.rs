@@ -133,6 +133,11 @@ impl EfiVariables {
         self.text("LoaderDevicePartUUID")
     }
 
+    /// Path, with backslashes, of the loader's program.
+    pub fn loader_image_identifier(&self) -> Result<Option<String>, VariableError> {
+        self.text("LoaderImageIdentifier")
+    }
+
     /// Path, with backslashes, of the counted entry that was booted, after the loader renamed it.
     pub fn loader_boot_count_path(&self) -> Result<Option<String>, VariableError> {
         self.text("LoaderBootCountPath")
