@@ -4,6 +4,7 @@ mod checks;
 mod computer;
 mod image;
 mod kargs;
+mod loader;
 mod sealed;
 mod signed;
 

@@ -3,11 +3,13 @@
 //! A machine has them at up to two places: where a boot variable points, and where firmware looks without one. They are
 //! replaced one after the other, in a way that leaves each name with a whole program at every moment; see `LAYOUT.md`.
 
+use std::io::ErrorKind;
+
 use thiserror::Error;
 
 use crate::esp::{Esp, NoSpace, SpaceError};
 use crate::loader_install::{Architecture, PROGRAM_LIMIT_BYTES};
-use crate::medium::AccessError;
+use crate::medium::{AccessError, EXCHANGE};
 
 /// Begins systemd-boot's name and version; a space and four number signs end them.
 const LOADER_INFO: &[u8] = b"#### LoaderInfo: ";
@@ -78,7 +80,7 @@ pub struct BootProgram {
     pub path: String,
     /// Which it is.
     pub identity: Identity,
-    /// The program.
+    /// The program; empty if it is larger than any boot loader.
     pub contents: Vec<u8>,
 }
 
@@ -110,6 +112,24 @@ pub enum ReplaceError {
     Access(#[from] AccessError),
 }
 
+impl ReplaceError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::ReadBack { .. } => Some(
+                "the medium does not keep what is written: save what is on it, and replace it or make the file system anew",
+            ),
+            Self::Temporaries { .. } => Some(
+                "check the partition with fsck.fat -n; if it finds no clusters that are shared, these files can be removed by hand",
+            ),
+            Self::Access(err) if err.action == EXCHANGE && err.source.kind() == ErrorKind::InvalidInput => {
+                Some("this kernel cannot exchange two files on FAT: boot Linux 6.0 or later")
+            }
+            Self::NoSpace(_) | Self::Access(_) => None,
+        }
+    }
+}
+
 impl From<SpaceError> for ReplaceError {
     fn from(err: SpaceError) -> Self {
         match err {
@@ -135,11 +155,19 @@ impl Esp {
     pub fn boot_programs(&self, architecture: Architecture) -> Result<Vec<BootProgram>, AccessError> {
         let mut found = Vec::new();
         for path in places(architecture) {
-            if let Some(contents) = self.medium.read(&path, PROGRAM_LIMIT_BYTES)? {
+            if let Some(contents) = self.read_program(&path)? {
                 found.push(BootProgram { identity: Identity::of(&contents), contents, path });
             }
         }
         Ok(found)
+    }
+
+    /// Reads a program, `None` if there is none. Of one that is larger than any boot loader, as a UKI may be, nothing is read.
+    fn read_program(&self, path: &str) -> Result<Option<Vec<u8>>, AccessError> {
+        match self.medium.read(path, PROGRAM_LIMIT_BYTES) {
+            Err(err) if err.source.kind() == ErrorKind::FileTooLarge => Ok(Some(Vec::new())),
+            result => result,
+        }
     }
 
     /// Replaces a program by another one, which is verified before and after. At every moment the name has the old program
@@ -151,8 +179,7 @@ impl Esp {
         self.check_space(&[program.len() as u64])?;
         let temporary = self.free_name(directory)?;
         let temporary_path = format!("{directory}/{temporary}");
-        let is_new =
-            |path: &str| Ok::<_, AccessError>(self.medium.read(path, PROGRAM_LIMIT_BYTES)?.as_deref() == Some(program));
+        let is_new = |path: &str| Ok::<_, AccessError>(self.read_program(path)?.as_deref() == Some(program));
 
         self.medium.write_new(&temporary_path, &mut &program[..])?;
         self.medium.barrier()?;
@@ -180,7 +207,7 @@ impl Esp {
     /// Removes what interrupted replacements left. What has the contents of another file there may share its clusters, after
     /// a power cut in the exchange: removing it would free those of the other. Returns how many stay for that reason.
     fn remove_temporaries(&self, directory: &str) -> Result<usize, AccessError> {
-        let read = |name: &str| self.medium.read(&format!("{directory}/{name}"), PROGRAM_LIMIT_BYTES);
+        let read = |name: &str| self.read_program(&format!("{directory}/{name}"));
         let names: Vec<_> =
             self.medium.list(directory)?.into_iter().filter(|item| !item.is_dir).map(|item| item.name).collect();
         let (mut removed, mut kept) = (false, 0);

@@ -14,6 +14,9 @@ use rustix::fs::{Advice, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Reso
 use rustix::io::Errno;
 use thiserror::Error;
 
+/// The action that needs Linux 6.0; older kernels say that the argument is invalid.
+pub(crate) const EXCHANGE: &str = "exchange";
+
 /// An operation on the partition failed.
 #[derive(Debug, Error)]
 #[error("cannot {action} {path} on {place}")]
@@ -213,7 +216,7 @@ impl Medium {
     /// On FAT each entry is changed by one write to the medium; after a cut both names may have the same contents, either ones.
     /// Needs Linux 6.0.
     pub(crate) fn exchange(&self, dir: &str, one: &str, other: &str) -> Result<(), AccessError> {
-        let error = |err: io::Error| self.error("exchange", &format!("{dir}/{other}"), err);
+        let error = |err: io::Error| self.error(EXCHANGE, &format!("{dir}/{other}"), err);
         let fd = self.open_dir(dir)?;
         #[cfg(test)]
         if let Err(cut) = self.power.step() {

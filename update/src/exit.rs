@@ -15,11 +15,13 @@ use std::process::ExitCode;
 
 use indicatif::BinaryBytes;
 use osupdate_core::oci::SourceError;
+use osupdate_deploy::bootloader::BootloaderError;
 use osupdate_deploy::kargs::allow::NotAllowed;
 use osupdate_deploy::local_addon::LocalAddonError;
 use osupdate_deploy::stage::StageError;
 use osupdate_deploy::uki::Mismatch;
 use osupdate_efi::authenticode::{KeyError, SignError};
+use osupdate_efi::boot_program::ReplaceError;
 use osupdate_efi::secure_boot::Refused;
 
 use crate::admission::AdmissionError;
@@ -226,6 +228,12 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref::<AdmissionError>() {
         return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<BootloaderError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<ReplaceError>() {
+        return error.hint().map(str::to_owned);
     }
     if let Some(hint) = space::hint(error) {
         return Some(hint);

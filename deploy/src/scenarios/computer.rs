@@ -11,8 +11,11 @@ use osupdate_core::observer::Silent;
 use osupdate_core::oci::{Offer, Platform};
 use osupdate_core::repository::{Namespace, OpenOptions, Repository, Verity};
 use osupdate_efi::Esp;
+use osupdate_efi::boot_program::{self, Identity};
+use osupdate_efi::loader_install::Architecture;
 use osupdate_efi::name::BootTries;
-use osupdate_efi::order::first_choice;
+use osupdate_efi::order::{NamedEntry, compare};
+use osupdate_efi::pe::fake::pe;
 use osupdate_efi::secure_boot::SecureBoot;
 use osupdate_record::{Deployment as Record, DeploymentId, paths};
 
@@ -44,17 +47,25 @@ pub(super) struct Computer {
     pub(super) secure_boot: SecureBoot,
 }
 
+/// The systemd-boot of computers at first: it hides entries with the key `uki`.
+const OLD_LOADER: u32 = 257;
+/// The first that does not, and that does not count the boots of entries with the key `efi`.
+const NEW_LOADER: u32 = 258;
+
 impl Computer {
     /// A computer on which an image was installed and booted.
     pub(super) fn installed(image: &Image) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir_all(directory.path().join("esp/loader/entries")).unwrap();
+        fs::create_dir_all(directory.path().join("esp/EFI/systemd")).unwrap();
+        fs::create_dir_all(directory.path().join("esp/EFI/BOOT")).unwrap();
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();
         state::prepare(&Directory::open(&root).unwrap()).unwrap();
         Repository::init(&root.join(paths::REPOSITORY), Algorithm::Sha512, Verity::Unverified).unwrap();
         let mut computer =
             Self { directory, booted: None, blessing: true, line: String::new(), secure_boot: SecureBoot::default() };
+        computer.set_loader(OLD_LOADER);
         computer.run(None, |machine| {
             let (stored, prepared) = Prepared::fetch(machine.repository, image, &Silent).unwrap();
             let arguments = vec!["root=UUID=1".to_owned(), "rw".to_owned()];
@@ -76,6 +87,19 @@ impl Computer {
 
     pub(super) fn booted(&self) -> DeploymentId {
         self.booted.clone().unwrap()
+    }
+
+    /// Puts another systemd-boot on the ESP, as somebody else does who does not look at entries.
+    pub(super) fn set_loader(&mut self, version: u32) {
+        for path in loader_places() {
+            fs::write(self.esp().join(path), systemd_boot(version)).unwrap();
+        }
+    }
+
+    /// Version of the systemd-boot that firmware starts.
+    fn loader(&self) -> u32 {
+        let program = fs::read(self.esp().join(&loader_places()[0])).unwrap();
+        Identity::of(&program).version().unwrap().parse().unwrap()
     }
 
     /// The directory of a deployment.
@@ -135,19 +159,34 @@ impl Computer {
     /// Boots: what firmware, loader, setup-root and blessing do. Returns the deployment that runs then.
     pub(super) fn boot(&mut self) -> DeploymentId {
         let esp = self.open_esp();
-        let listing = esp.entries().unwrap();
-        let chosen = first_choice(&listing.entries).expect("there is an entry");
-        assert!(esp.is_complete(&chosen.entry), "the chosen entry has no files");
-        self.line = self.command_line(&chosen.entry);
-        let mut name = chosen.name.clone();
-        if let Some(BootTries { left, done }) = name.tries() {
+        let loader = self.loader();
+        let mut listing = esp.entries().unwrap();
+        listing.entries.retain(|named| named.entry.uki.is_none() || loader >= NEW_LOADER);
+        let is_counted = |entry: &osupdate_efi::Entry| entry.efi.is_none() || loader < NEW_LOADER;
+        // The counter of one that is not counted has no meaning to the loader.
+        let seen = |named: &NamedEntry| match is_counted(&named.entry) {
+            true => named.clone(),
+            false => NamedEntry { name: named.name.with_tries(None), entry: named.entry.clone() },
+        };
+        let (seen, named) = listing
+            .entries
+            .iter()
+            .map(|named| (seen(named), named))
+            .min_by(|(a, _), (b, _)| compare(a, b))
+            .expect("the loader shows an entry");
+        assert!(esp.is_complete(&named.entry), "the chosen entry has no files");
+        self.line = self.command_line(&named.entry);
+        let mut name = named.name.clone();
+        let is_counted = seen.name.tries().is_some();
+        if let Some(BootTries { left, done }) = seen.name.tries() {
             let tried = BootTries { left: left.saturating_sub(1), done: done + 1 };
             name = self.rename_entry(&name, Some(tried));
         }
         let args = osupdate_core::kernel_args::composefs_args(&self.line).unwrap();
         let id: DeploymentId = args[0].digest.to_string().parse().unwrap();
         self.set_up_root(&id);
-        if self.blessing {
+        // What is not counted is not blessed.
+        if self.blessing && is_counted {
             self.rename_entry(&name, None);
         }
         self.booted = Some(id.clone());
@@ -272,6 +311,17 @@ pub(super) fn upgrade(machine: &Machine<'_>, image: &Image, retry_failed: bool) 
     let offer = Offer::fetch(image, &Platform::host()).unwrap();
     let request = Request { source: source(), signatures: Vec::new(), retry_failed, allow_unsealed: true };
     stage::stage(machine, &survey, &offer, &request)
+}
+
+/// Where computers have their loader, the place first that firmware tries first.
+fn loader_places() -> [String; 2] {
+    let [systemd, _, fallback] = boot_program::places(Architecture::native().unwrap());
+    [systemd, fallback]
+}
+
+/// A program like systemd-boot.
+pub(super) fn systemd_boot(version: u32) -> Vec<u8> {
+    pe(&[(".sdmagic", format!("#### LoaderInfo: systemd-boot {version} ####\0").as_bytes())])
 }
 
 pub(super) fn source() -> Source {

@@ -3,15 +3,13 @@
 mod status;
 mod update;
 
-use std::path::Path;
-
 use clap::Subcommand;
-use osupdate_deploy::boot::Access;
-use osupdate_deploy::bootloader::{self, Programs};
-use osupdate_efi::Esp;
+use osupdate_core::observer::{Event, Observer};
+use osupdate_deploy::boot::UnusableEsp;
+use serde::Serialize;
 
 use crate::cli::Context;
-use crate::exit::Outcome;
+use crate::exit::{Outcome, one_line};
 
 /// The root of the running image, which has the programs to be installed.
 const IMAGE_ROOT: &str = "/";
@@ -39,7 +37,24 @@ impl Args {
     }
 }
 
-/// The programs of the running image, and the ESPs on which they may be.
-fn open(physical_root: &Path, access: Access) -> anyhow::Result<(Programs, Vec<Esp>)> {
-    Ok((Programs::read(Path::new(IMAGE_ROOT))?, bootloader::esps(physical_root, access)?))
+/// An EFI system partition that cannot be looked at.
+#[derive(Serialize)]
+struct UnusableRow {
+    device: String,
+    reason: String,
+}
+
+/// Says which partitions could not be looked at.
+fn unusable(esps: &[UnusableEsp], observer: &dyn Observer) -> Vec<UnusableRow> {
+    let row = |esp: &UnusableEsp| {
+        let row = UnusableRow { device: esp.device.display().to_string(), reason: one_line(&esp.error) };
+        observer.event(Event::Warning(&format!("{}, so no boot loader is looked for there", row.reason)));
+        row
+    };
+    esps.iter().map(row).collect()
+}
+
+/// Partitions that cannot be looked at are a finding.
+fn outcome(unusable: &[UnusableRow]) -> Outcome {
+    if unusable.is_empty() { Outcome::Done } else { Outcome::Findings }
 }

@@ -1,13 +1,18 @@
 //! `osupdate bootloader status`
 
-use osupdate_deploy::boot::Access;
-use osupdate_deploy::bootloader::{EspStatus, Installed, State};
+use std::path::Path;
+
+use anyhow::Context as _;
+use osupdate_deploy::boot::{Access, BootPartition};
+use osupdate_deploy::bootloader::{EspStatus, Installed, Programs, State};
 use osupdate_efi::boot_program::Identity;
+use osupdate_efi::secure_boot::SecureBoot;
+use osupdate_efi::variables::EfiVariables;
 use serde::Serialize;
 
-use super::open;
+use super::{IMAGE_ROOT, UnusableRow, outcome, unusable};
 use crate::cli::Context;
-use crate::exit::Outcome;
+use crate::exit::{Outcome, one_line};
 use crate::output::table;
 use crate::system;
 
@@ -21,6 +26,8 @@ pub(super) struct Args {}
 #[derive(Serialize)]
 struct Report {
     esps: Vec<EspRow>,
+    /// Partitions that cannot be mounted.
+    unusable: Vec<UnusableRow>,
 }
 
 #[derive(Serialize)]
@@ -65,8 +72,17 @@ impl ProgramRow {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
-        let (programs, esps) = open(system::open()?.path(), Access::Read)?;
-        let report = Report { esps: programs.status(&esps)?.into_iter().map(EspRow::new).collect() };
+        let boot = BootPartition::find(&system::open()?, Access::Read).context("cannot open the boot partition")?;
+        // Only decides between two forms of a program.
+        let secure_boot = SecureBoot::read(&EfiVariables::default()).unwrap_or_else(|err| {
+            tracing::warn!("{}, ignoring", one_line(&err));
+            SecureBoot::default()
+        });
+        let programs = Programs::read(Path::new(IMAGE_ROOT), &secure_boot)?;
+        let report = Report {
+            esps: programs.status(&boot)?.into_iter().map(EspRow::new).collect(),
+            unusable: unusable(boot.unusable_esps(), &*context.observer),
+        };
         context.output.write(&report, |out| {
             let mut rows = vec![["PARTITION", "PATH", "PROGRAM", "VERSION", "IN IMAGE", "STATE"].map(str::to_owned)];
             let text = |version: &Option<String>| version.clone().unwrap_or_else(|| "-".to_owned());
@@ -92,7 +108,7 @@ impl Args {
                 false => Ok(()),
             }
         })?;
-        Ok(Outcome::Done)
+        Ok(outcome(&report.unusable))
     }
 }
 
@@ -109,9 +125,10 @@ mod tests {
             state: State::Older,
         };
         let esp = EspStatus { place: "the ESP (/dev/vda1)".to_owned(), programs: vec![installed] };
+        let unusable = vec![UnusableRow { device: "/dev/vdb1".to_owned(), reason: "cannot mount".to_owned() }];
         assert_eq!(
-            serde_json::to_string(&Report { esps: vec![EspRow::new(esp)] }).unwrap(),
-            r#"{"esps":[{"partition":"the ESP (/dev/vda1)","programs":[{"path":"EFI/BOOT/BOOTX64.EFI","program":"systemd-boot","version":"257.13","image_version":"258.1","state":"older"}]}]}"#
+            serde_json::to_string(&Report { esps: vec![EspRow::new(esp)], unusable }).unwrap(),
+            r#"{"esps":[{"partition":"the ESP (/dev/vda1)","programs":[{"path":"EFI/BOOT/BOOTX64.EFI","program":"systemd-boot","version":"257.13","image_version":"258.1","state":"older"}]}],"unusable":[{"device":"/dev/vdb1","reason":"cannot mount"}]}"#
         );
     }
 }

@@ -1,12 +1,15 @@
 //! `osupdate bootloader update`
 
-use osupdate_deploy::boot::Access;
-use osupdate_deploy::bootloader::{Replaced, State};
+use std::path::Path;
+
+use anyhow::Context as _;
+use osupdate_deploy::boot::BootPartition;
+use osupdate_deploy::bootloader::{Allowed, Programs, Replaced, State};
 use osupdate_efi::secure_boot::SecureBoot;
 use osupdate_efi::variables::EfiVariables;
 use serde::Serialize;
 
-use super::open;
+use super::{IMAGE_ROOT, UnusableRow, outcome, unusable};
 use crate::cli::Context;
 use crate::commands::upgrade::patience;
 use crate::exit::Outcome;
@@ -16,12 +19,18 @@ use crate::system;
 ///
 /// systemd-boot and shim are replaced where they are: first what boot variables point to and what shim starts, at last what
 /// firmware starts by itself. A power cut at any moment leaves a whole program under each name. With Secure Boot on, all of them
-/// are checked first, and nothing is changed if firmware would refuse one. Programs of others are left alone.
+/// are checked first, and nothing is changed if firmware would refuse one. Programs of others are left alone. Where the new
+/// boot loader would hide boot entries of osupdate, or not count their boots, the entries are fitted to it; a deployment that is
+/// still being tried has to be booted first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Replace programs that are newer than those in the image, too
     #[arg(long)]
     allow_downgrade: bool,
+
+    /// Replace signed programs by ones that are not signed, too, while Secure Boot is off
+    #[arg(long)]
+    allow_unsigned: bool,
 
     /// Wait for another osupdate that is changing the system, instead of failing
     #[arg(long)]
@@ -32,6 +41,8 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Report {
     replaced: Vec<Row>,
+    /// Partitions that cannot be mounted.
+    unusable: Vec<UnusableRow>,
 }
 
 #[derive(Serialize)]
@@ -52,12 +63,17 @@ impl Row {
 impl Args {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (sysroot, _lock) = system::lock(context, patience(self.wait), "osupdate bootloader update")?;
-        let (programs, esps) = open(sysroot.path(), Access::Write)?;
+        let boot = BootPartition::find_with_loaders(&sysroot).context("cannot open the boot partition")?;
         let secure_boot = SecureBoot::read(&EfiVariables::default())?;
-        let replaced = programs.update(&esps, &secure_boot, self.allow_downgrade, &*context.observer)?;
-        let newer = programs.status(&esps)?.into_iter().flat_map(|esp| esp.programs);
+        let programs = Programs::read(Path::new(IMAGE_ROOT), &secure_boot)?;
+        let allowed = Allowed { downgrade: self.allow_downgrade, unsigned: self.allow_unsigned };
+        let replaced = programs.update(&boot, &secure_boot, allowed, &*context.observer)?;
+        let newer = programs.status(&boot)?.into_iter().flat_map(|esp| esp.programs);
         let newer = newer.filter(|program| program.state == State::Newer).count();
-        let report = Report { replaced: replaced.into_iter().map(Row::new).collect() };
+        let report = Report {
+            replaced: replaced.into_iter().map(Row::new).collect(),
+            unusable: unusable(boot.unusable_esps(), &*context.observer),
+        };
         context.output.write(&report, |out| {
             for row in &report.replaced {
                 let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -70,7 +86,7 @@ impl Args {
                 _ => writeln!(out, "{newer} newer than in the image, left as they are (--allow-downgrade)."),
             }
         })?;
-        Ok(Outcome::Done)
+        Ok(outcome(&report.unusable))
     }
 }
 
@@ -87,8 +103,8 @@ mod tests {
             to: Some("258.1".to_owned()),
         };
         assert_eq!(
-            serde_json::to_string(&Report { replaced: vec![Row::new(replaced)] }).unwrap(),
-            r#"{"replaced":[{"partition":"the ESP (/dev/vda1)","path":"EFI/BOOT/BOOTX64.EFI","from_version":"257.13","version":"258.1"}]}"#
+            serde_json::to_string(&Report { replaced: vec![Row::new(replaced)], unusable: Vec::new() }).unwrap(),
+            r#"{"replaced":[{"partition":"the ESP (/dev/vda1)","path":"EFI/BOOT/BOOTX64.EFI","from_version":"257.13","version":"258.1"}],"unusable":[]}"#
         );
     }
 }

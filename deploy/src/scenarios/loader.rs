@@ -1,0 +1,185 @@
+//! Lives of a computer whose boot loader changes: what hides an entry, and what does not count its boots.
+
+use std::fs;
+
+use osupdate_core::observer::Silent;
+use osupdate_efi::loader_install::Architecture;
+use osupdate_efi::secure_boot::SecureBoot;
+use osupdate_record::DeploymentId;
+
+use super::computer::{Computer, systemd_boot};
+use super::image::Image;
+use crate::bootloader::{Allowed, BootloaderError, Programs};
+use crate::{cleanup, loader};
+
+/// Two deployments with UKIs, of which the second fails; asserts that the loader falls back to the first.
+fn assert_falls_back(computer: &mut Computer, failing: &DeploymentId, first: &DeploymentId) {
+    computer.blessing = false;
+    for _ in 0..3 {
+        assert_eq!(computer.boot(), *failing);
+    }
+    assert_eq!(computer.boot(), *first, "the loader fell back");
+    assert_eq!(computer.boot(), *first);
+}
+
+fn repair(computer: &Computer) {
+    computer.run(None, |machine| cleanup::repair(machine).map(drop).unwrap());
+}
+
+/// The keys by which entries name UKIs.
+fn keys(computer: &Computer) -> Vec<String> {
+    let entries = computer.esp().join("loader/entries");
+    let key = |name: String| {
+        let text = fs::read_to_string(entries.join(name)).unwrap();
+        text.lines().rev().find_map(|line| line.split_once(" /EFI/")).unwrap().0.to_owned()
+    };
+    let mut keys: Vec<_> = computer.entries().into_iter().map(key).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn every_loader_counts_what_is_staged_for_it() {
+    for (version, key) in [(257, "efi"), (258, "uki")] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        computer.set_loader(version);
+        let first = computer.booted();
+        let failing = computer.upgrade(&Image::sealed("2")).id;
+        assert!(keys(&computer).contains(&key.to_owned()), "{version}");
+        assert_falls_back(&mut computer, &failing, &first);
+        computer.assert_whole();
+    }
+}
+
+#[test]
+fn loader_that_was_replaced_counts_what_was_staged_before_after_the_next_run() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    let first = computer.booted();
+    let failing = computer.upgrade(&Image::sealed("2")).id;
+    computer.set_loader(258);
+    repair(&computer);
+    computer.assert_whole();
+    assert_eq!(keys(&computer), ["efi", "uki"], "only what is counted is changed");
+    assert_falls_back(&mut computer, &failing, &first);
+
+    // Given up by the one, it is not started by the other.
+    computer.set_loader(257);
+    repair(&computer);
+    computer.assert_whole();
+    assert_eq!(keys(&computer), ["efi", "efi"]);
+    assert_eq!(computer.boot(), first);
+    computer.set_loader(258);
+    repair(&computer);
+    assert_eq!(computer.boot(), first);
+    assert!(computer.model().is_bad(&failing));
+}
+
+#[test]
+fn cut_change_of_a_key_is_completed() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    let id = computer.upgrade(&Image::sealed("2")).id;
+    computer.set_loader(258);
+    let before = computer.entries();
+    repair(&computer);
+    let entries = computer.esp().join("loader/entries");
+    // The new one is there, the earlier one not yet removed.
+    let name = before.difference(&computer.entries()).next().unwrap().clone();
+    let other = fs::read_to_string(entries.join(computer.entries().difference(&before).next().unwrap())).unwrap();
+    fs::write(entries.join(&name), other.replace("uki /EFI", "efi /EFI")).unwrap();
+    assert_eq!(computer.entries().len(), 3);
+    for version in [258, 257] {
+        computer.set_loader(version);
+        repair(&computer);
+        computer.assert_whole();
+    }
+    assert_eq!(computer.boot(), id);
+}
+
+/// What `bootloader update --allow-downgrade` does with an image that has this systemd-boot; how many programs were replaced.
+fn update_loader(computer: &Computer, version: u32) -> Result<usize, BootloaderError> {
+    let image = tempfile::tempdir().unwrap();
+    let directory = image.path().join(loader::DIRECTORY);
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join(Architecture::native().unwrap().systemd_boot()), systemd_boot(version)).unwrap();
+    let off = SecureBoot::default();
+    let allowed = Allowed { downgrade: true, unsigned: false };
+    computer.run(None, |machine| {
+        let programs = Programs::read(image.path(), &off)?;
+        programs.update(machine.boot, &off, allowed, &Silent).map(|replaced| replaced.len())
+    })
+}
+
+#[test]
+fn loader_is_not_updated_under_a_deployment_that_is_still_tried() {
+    for (from, to) in [(257, 258), (258, 257)] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        computer.set_loader(from);
+        let first = computer.booted();
+        let staged = computer.upgrade(&Image::sealed("2")).id;
+        let before = (computer.entries(), keys(&computer));
+        let err = update_loader(&computer, to).unwrap_err();
+        assert!(matches!(&err, BootloaderError::Tried { entries } if entries.len() == 1), "{err:?}");
+        assert!(err.hint().unwrap().contains("reboot into it first"));
+        assert_eq!((computer.entries(), keys(&computer)), before);
+
+        assert_eq!(computer.boot(), staged);
+        assert_eq!(update_loader(&computer, to).unwrap(), 2, "{from} {to}");
+        computer.assert_whole();
+        assert_eq!(computer.boot(), staged);
+        computer.rollback();
+        assert_eq!(computer.boot(), first);
+        computer.assert_whole();
+    }
+}
+
+#[test]
+fn deployment_that_was_given_up_stays_so_when_the_loader_is_updated() {
+    for (from, to) in [(257, 258), (258, 257)] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        computer.set_loader(from);
+        let first = computer.booted();
+        let failing = computer.upgrade(&Image::sealed("2")).id;
+        assert_falls_back(&mut computer, &failing, &first);
+        assert_eq!(update_loader(&computer, to).unwrap(), 2);
+        computer.assert_whole();
+        assert!(computer.model().is_bad(&failing));
+        assert_eq!(computer.boot(), first, "{from} {to}");
+        assert_eq!(keys(&computer), if to == 258 { ["efi", "uki"] } else { ["efi", "efi"] });
+    }
+}
+
+#[test]
+fn without_an_entry_that_works_the_loader_stays() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    for name in computer.entries() {
+        let entries = computer.esp().join("loader/entries");
+        fs::rename(entries.join(&name), entries.join(name.replace(".conf", "+0-3.conf"))).unwrap();
+    }
+    assert!(matches!(update_loader(&computer, 258), Err(BootloaderError::AllFailed)));
+    computer.boot();
+}
+
+#[test]
+fn older_loader_shows_what_the_newer_one_has_shown() {
+    let mut computer = Computer::installed(&Image::new("0"));
+    computer.set_loader(258);
+    computer.upgrade(&Image::sealed("1"));
+    let first = computer.boot();
+    computer.upgrade(&Image::sealed("2"));
+    let second = computer.boot();
+    assert_eq!(keys(&computer)[1..], ["uki", "uki"]);
+    assert_eq!(update_loader(&computer, 257).unwrap(), 2);
+    cleanup_and_assert(&computer);
+    assert_eq!(computer.boot(), second);
+    computer.rollback();
+    assert_eq!(computer.boot(), first);
+    // And back again.
+    assert_eq!(update_loader(&computer, 258).unwrap(), 2);
+    cleanup_and_assert(&computer);
+    assert_eq!(computer.boot(), first);
+}
+
+fn cleanup_and_assert(computer: &Computer) {
+    computer.run(None, |machine| cleanup::remove_unneeded(machine).map(drop).unwrap());
+    computer.assert_whole();
+}
