@@ -16,6 +16,7 @@ mod lint;
 mod list;
 mod mkfs;
 mod mount;
+mod mounted;
 mod near;
 mod objects;
 mod pull;

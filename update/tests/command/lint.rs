@@ -157,3 +157,40 @@ fn all_kinds_are_listed() {
     let json = place.run_bare(&["image", "lint", "--list", "--json"]).json();
     assert_eq!(json["lints"].as_array().unwrap().len(), osupdate::lint::LINTS.len());
 }
+
+#[test]
+fn what_a_builder_mounts_is_left_out() {
+    if !have(&["unshare", "mount"]) {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: mounting needs root");
+        return;
+    }
+    let place = place();
+    let root = place.path().join("root");
+    for directory in ["var/cache/app", "cache"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::create_dir_all(root.join("usr/lib/tmpfiles.d")).unwrap();
+    fs::write(root.join("usr/lib/tmpfiles.d/app.conf"), "d /var/cache/app\n").unwrap();
+    fs::create_dir(place.path().join("of-builder")).unwrap();
+    fs::write(place.path().join("of-builder/file"), "x").unwrap();
+    fs::write(root.join("etc/hosts"), "").unwrap();
+    // Of the same file system, so that devices tell nothing.
+    let mounts =
+        "mount --bind of-builder root/var/cache/app && mount --bind of-builder/file root/etc/hosts && exec \"$@\"";
+    let run = |words: &[&str]| {
+        let osupdate = place.command(&[]);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", mounts, "sh"]).arg(osupdate.get_program()).args(words);
+        command.current_dir(place.path());
+        Run::of(&mut command)
+    };
+    assert_eq!(run(&["image", "lint", "--rootfs", "root", "--quiet"]).done(), "nothing is wrong\n");
+    let error = run(&["image", "digest", "--rootfs", "root", "--quiet"]).failed(1);
+    assert!(
+        error.contains("another file is mounted on /etc/hosts in root, so what the image has there is not known"),
+        "{error}"
+    );
+}

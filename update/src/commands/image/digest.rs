@@ -12,7 +12,7 @@ use osupdate_core::{Algorithm, Digest, fsverity};
 use serde::Serialize;
 
 use super::fetch_options::FetchOptions;
-use super::subject::{Kind, Loader, Place, Subject, find};
+use super::subject::{Kind, Loader, MountedFiles, Place, Subject, find};
 use super::tree_options::{TreeOptions, parse_format};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
@@ -89,7 +89,7 @@ impl Args {
         let loader = Loader::new(repository, &options, &self.fetch, context);
         let mut default_format = Format::V1;
         let subject = match (&self.source, &self.image, &self.rootfs) {
-            (_, _, Some(path)) => loader.rootfs(path)?,
+            (_, _, Some(path)) => loader.rootfs(path, MountedFiles::Refuse)?,
             (Some(reference), _, _) => loader
                 .fetch(&reference.to_string(), reference)
                 .with_context(|| format!("cannot compute the digest of {reference}"))?,

@@ -10,7 +10,7 @@ use osupdate_core::oci::loose_directories;
 use serde::Serialize;
 
 use super::fetch_options::FetchOptions;
-use super::subject::{Kind, Loader, Subject};
+use super::subject::{Kind, Loader, MountedFiles, Subject};
 use super::tree_options::{TreeOptions, Xattrs};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
@@ -103,7 +103,7 @@ impl Args {
             TreeOptions { no_transform: true, xattrs: Xattrs::AllowlistOnly, one_file_system: self.rootfs.is_some() };
         let loader = Loader::new(repository, &options, &self.fetch, context);
         let subject = match (&self.rootfs, &self.image) {
-            (Some(path), _) => loader.rootfs(path)?,
+            (Some(path), _) => loader.rootfs(path, MountedFiles::LeaveOut)?,
             (None, Some(name)) => loader.load(name)?,
             (None, None) => unreachable!("clap requires one of them"),
         };

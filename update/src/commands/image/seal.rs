@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::fetch_options::FetchOptions;
 use super::lint;
-use super::subject::{Kind, Loader, Subject};
+use super::subject::{Kind, Loader, MountedFiles, Subject};
 use super::tree_options::{TreeOptions, Xattrs};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
@@ -128,7 +128,7 @@ impl Args {
         };
         let stub = self.stub.as_deref().map(read).transpose()?;
         let subject = match &self.rootfs {
-            Some(path) => loader.rootfs(path)?,
+            Some(path) => loader.rootfs(path, MountedFiles::Refuse)?,
             None => loader.load(what)?,
         };
         self.lint(&subject, context)?;

@@ -24,9 +24,9 @@ use osupdate_core::{Algorithm, Digest, dumpfile};
 
 use super::directory_files::DirectoryFiles;
 use super::fetch_options::FetchOptions;
-use super::open;
 use super::scratch::Scratch;
 use super::tree_options::TreeOptions;
+use super::{mounted, open};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::ResultExt as _;
@@ -75,6 +75,15 @@ impl Kind {
             Self::Layers { .. } => "OCI image".into(),
         }
     }
+}
+
+/// What is done about files on which others are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MountedFiles {
+    /// They are left out.
+    LeaveOut,
+    /// They are an error.
+    Refuse,
 }
 
 /// An image with its tree.
@@ -184,12 +193,19 @@ impl Loader<'_> {
         self.load_place(name, place)
     }
 
-    /// Loads a directory as the image that will be made of it: with times as they are in layers.
-    pub(super) fn rootfs(&self, path: &Path) -> anyhow::Result<Subject> {
+    /// Loads a directory as the image that will be made of it: with times as they are in layers. What is mounted there is left
+    /// out, also where it is of the same file system.
+    pub(super) fn rootfs(&self, path: &Path, mounted: MountedFiles) -> anyhow::Result<Subject> {
         if !path.is_dir() {
             bail!("{} is not a directory", path.display());
         }
         let mut subject = self.directory(&path.display().to_string(), path)?;
+        let files = mounted::leave_out(&mut subject.tree, path).context("cannot find out what is mounted there")?;
+        if let (MountedFiles::Refuse, Some(file)) = (mounted, files.first()) {
+            let text = format!("another file is mounted on {} in {}", file.display(), path.display());
+            return Err(anyhow!("{text}, so what the image has there is not known"))
+                .hint("in a build, name a stage that is mounted: RUN --mount=type=bind,from=STAGE,target=/run/base");
+        }
         truncate_times(&mut subject.tree);
         Ok(subject)
     }
