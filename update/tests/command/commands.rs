@@ -16,7 +16,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         (&["image", "pull"][..], "<REFERENCE>"),
         (&["image", "pull", "debian:13"], "has no registry host"),
         (&["image", "pull", "ostree:x"], "transport \"ostree\" is not supported"),
-        (&["image", "digest"], "<IMAGE|--source <REFERENCE>>"),
+        (&["image", "digest"], "<IMAGE|--source <REFERENCE>|--rootfs <DIRECTORY>>"),
         (&["image", "digest", "x", "--source", "oci:x"], "cannot be used with"),
         (&["repo", "nonsense"], "unrecognized subcommand"),
     ] {
