@@ -22,6 +22,7 @@ use osupdate_deploy::stage::StageError;
 use osupdate_deploy::uki::Mismatch;
 use osupdate_efi::authenticode::{KeyError, SignError};
 use osupdate_efi::boot_program::ReplaceError;
+use osupdate_efi::esp::PutBootFilesError;
 use osupdate_efi::secure_boot::Refused;
 
 use crate::admission::AdmissionError;
@@ -237,6 +238,12 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(hint) = space::hint(error) {
         return Some(hint);
+    }
+    if let Some(PutBootFilesError::DamagedInUse { directory, .. }) = error.downcast_ref() {
+        return Some(format!(
+            "what osupdate did not put there counts as damage, too: see what is in {directory}. Addons for all UKIs belong into \
+             loader/addons"
+        ));
     }
     if let Some(hint) = error.downcast_ref().and_then(StageError::hint) {
         return Some(hint.to_owned());
