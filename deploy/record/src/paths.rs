@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! composefs/                       the repository
-//! state/deploy/<deployment>/       deployment.toml, etc/{upper,work}, var -> ../../os/default/var
+//! state/deploy/<deployment>/       deployment.toml, etc/{upper,work}, var -> ../../os/default/var, local-*.addon.efi
 //! state/deploy/.new-<deployment>/  one being made; never read, removed by the next run
 //! state/os/default/var/            /var, shared by all deployments
 //! state/journal/                   the step in hand and the history
