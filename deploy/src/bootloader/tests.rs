@@ -258,6 +258,20 @@ fn what_is_no_boot_loader_for_this_machine_is_never_installed() {
 }
 
 #[test]
+fn systemd_boot_of_the_distribution_is_one() {
+    let architecture = Architecture::native().unwrap();
+    let found = Offered::find(Path::new("/"), Kind::SystemdBoot, architecture, &SecureBoot::default()).unwrap();
+    let Some(found) = found else {
+        assert!(std::env::var_os("OSUPDATE_REQUIRE_TOOLS").is_none(), "run tests/install-deps");
+        eprintln!("skipped: systemd-boot-efi is not installed");
+        return;
+    };
+    let version = found.identity.version().unwrap().to_owned();
+    let major: u32 = version.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+    assert_eq!(found.identity.hides_uki_key(), major < 258, "{version}");
+}
+
+#[test]
 fn uki_in_place_of_a_boot_loader_is_left_alone_however_large() {
     let fake = fake();
     let path = fake.dir.path().join(format!("one/EFI/BOOT/{}", fallback()));
