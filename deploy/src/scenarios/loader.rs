@@ -179,6 +179,34 @@ fn older_loader_shows_what_the_newer_one_has_shown() {
     assert_eq!(computer.boot(), first);
 }
 
+#[test]
+fn entries_fit_the_new_loader_before_the_first_program_is_replaced() {
+    for (from, to, given_up) in [(258, 257, false), (257, 258, true)] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        computer.set_loader(from);
+        let first = computer.booted();
+        let second = computer.upgrade(&Image::sealed("2")).id;
+        if given_up {
+            assert_falls_back(&mut computer, &second, &first);
+        } else {
+            computer.boot();
+        }
+        // Copies of one content are kept, for they may share clusters, and so many are too many.
+        for number in 0..16 {
+            fs::write(computer.esp().join(format!("EFI/systemd/osupdate-{number}.tmp")), "alike").unwrap();
+        }
+        let err = update_loader(&computer, to).unwrap_err();
+        assert!(matches!(err, BootloaderError::Replace { .. }), "{err:?}");
+        assert_eq!(keys(&computer), if to == 258 { ["efi", "uki"] } else { ["efi", "efi"] });
+        computer.assert_whole();
+        // As it was, as it becomes.
+        for version in [from, to] {
+            computer.set_loader(version);
+            assert_eq!(computer.boot(), if given_up { first.clone() } else { second.clone() }, "{version}");
+        }
+    }
+}
+
 fn cleanup_and_assert(computer: &Computer) {
     computer.run(None, |machine| cleanup::remove_unneeded(machine).map(drop).unwrap());
     computer.assert_whole();
