@@ -12,14 +12,26 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::machine::{REGISTRY_IN_GUEST, SIGNATURES_IN_GUEST};
+use crate::secure_boot::{Keys, Role};
 use crate::signing::SigningKey;
-use crate::tool;
+use crate::{layout, tool, uki};
+
+/// Changes when [`Images`] keeps something that it did not keep before.
+const LAYOUT: &str = "2";
+
+/// The date of all files in the images.
+const IMAGE_SECS: u64 = 1_735_689_600;
+/// Where images have systemd-boot and stubs.
+const PROGRAMS: &str = "usr/lib/systemd/boot/efi";
+/// The loader that is installed.
+const SIGNED_LOADER: &str = "systemd-bootx64.efi.signed";
 
 /// Where the built images are.
 #[derive(Debug)]
 pub struct Images {
     directory: PathBuf,
     key: SigningKey,
+    keys: Keys,
 }
 
 impl Images {
@@ -48,6 +60,7 @@ impl Images {
         let signing_key = SigningKey::get(&cache().join("key"), "Makers of the test image <os@example.com>")?;
         let trust = context.path().join("trust");
         write_trust(&trust, &signing_key)?;
+        let keys = Keys::get(&cache().join("secure-boot"))?;
         // Everything that goes into an image is either here, or is put there by `make install`.
         let installed = context.path().join("installed");
         tool::run(
@@ -57,9 +70,10 @@ impl Images {
                 .arg("install")
                 .arg(format!("DESTDIR={}", installed.display())),
         )?;
-        let key = key(&[&top.join("examples/bls"), &top.join("tests/image"), &root, &trust, &installed])?;
+        let key =
+            key(&[&top.join("examples/bls"), &top.join("tests/image"), &root, &trust, &installed, keys.directory()])?;
         let directory = cache().join(format!("images-{key}"));
-        let images = Self { directory, key: signing_key };
+        let images = Self { directory, key: signing_key, keys };
         if !images.directory.join("complete").exists() {
             images.build(&top, context.path(), &log, say)?;
             fs::write(images.directory.join("complete"), "")?;
@@ -77,10 +91,13 @@ impl Images {
                 log,
             )?;
             let base = format!("localhost/debian-bls:{version}");
+            if version == "1" {
+                self.sign_loader(&builder, &base, context)?;
+            }
             let image = format!("localhost/debian-bls-test:{version}");
             tool::run_logged(
                 builder_command(&builder)
-                    .args(["build", "--quiet", "--timestamp", "1735689600", "--tag", &image])
+                    .args(["build", "--quiet", "--timestamp", &IMAGE_SECS.to_string(), "--tag", &image])
                     .args(["--build-arg", &format!("BASE={base}"), "--build-arg", &format!("VERSION={version}")])
                     .arg("--file")
                     .arg(top.join("tests/image/Containerfile"))
@@ -100,20 +117,72 @@ impl Images {
         self.build_installer(&builder)
     }
 
+    /// Adds our signature to the image's loader, which its distribution has signed.
+    fn sign_loader(&self, builder: &Path, image: &str, context: &Path) -> Result<()> {
+        let directory = context.join("loader").join(PROGRAMS);
+        fs::create_dir_all(&directory)?;
+        with_tree(builder, image, |tree| {
+            let loader = fs::read(tree.join(PROGRAMS).join(SIGNED_LOADER))?;
+            fs::write(directory.join(SIGNED_LOADER), uki::sign(&loader, &self.keys, Role::Db)?)?;
+            Ok(())
+        })
+    }
+
     /// The installer is version 1 itself, booted from a plain file system.
     fn build_installer(&self, builder: &Path) -> Result<()> {
-        let container = tool::run(builder_command(builder).args(["from", "localhost/debian-bls-test:1"]))?;
-        let container = container.trim();
-        let tree = tool::run(builder_command(builder).args(["mount", container]))?;
-        let tree = PathBuf::from(tree.trim());
-        let modules = tree.join("usr/lib/modules");
-        let kernel = fs::read_dir(&modules)?.next().context("the image has no kernel")??.path();
-        fs::copy(kernel.join("vmlinuz"), self.kernel())?;
-        fs::copy(kernel.join("initramfs.img"), self.initrd())?;
-        let disk = self.installer_disk();
-        tool::run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&tree).arg(&disk).arg("3G"))?;
-        tool::run(builder_command(builder).args(["rm", container]))?;
-        Ok(())
+        with_tree(builder, "localhost/debian-bls-test:1", |tree| {
+            let modules = tree.join("usr/lib/modules");
+            let kernel = fs::read_dir(&modules)?.next().context("the image has no kernel")??.path();
+            fs::copy(kernel.join("vmlinuz"), self.kernel())?;
+            fs::copy(kernel.join("initramfs.img"), self.initrd())?;
+            let programs = tree.join(PROGRAMS);
+            fs::copy(programs.join("systemd-bootx64.efi"), self.loader())?;
+            fs::copy(programs.join("linuxx64.efi.stub"), self.stub())?;
+            fs::copy(programs.join("addonx64.efi.stub"), self.addon_stub())?;
+            fs::copy(tree.join("usr/lib/os-release"), self.os_release())?;
+            let disk = self.installer_disk();
+            tool::run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(tree).arg(&disk).arg("3G"))?;
+            Ok(())
+        })
+    }
+
+    /// The kernel command line that is sealed into a version's UKI.
+    pub fn sealed_command_line(&self, version: u32) -> Result<String> {
+        let mut osupdate = Command::new(target().join("release/osupdate"));
+        osupdate.args(["image", "digest", "--kernel-argument", "--source", &self.source(version)]);
+        Ok(format!("{} rw console=ttyS0", tool::run(&mut osupdate)?.trim()))
+    }
+
+    /// One version, sealed: the same image with a UKI, which is signed with the key for programs. In skopeo's syntax; made
+    /// once.
+    pub fn sealed(&self, version: u32) -> Result<String> {
+        let sealed = self.directory.join(format!("sealed-{version}"));
+        if !sealed.exists() {
+            let uki = uki::build(self, &self.sealed_command_line(version)?)?;
+            let unfinished = sealed.with_extension("unfinished");
+            self.write_with_uki(version, &uki::sign(&uki, &self.keys, Role::Db)?, &unfinished)?;
+            fs::rename(&unfinished, &sealed)?;
+        }
+        Ok(format!("oci:{}", sealed.display()))
+    }
+
+    /// Writes the same image with a UKI to an OCI layout.
+    pub fn write_with_uki(&self, version: u32, uki: &[u8], layout: &Path) -> Result<()> {
+        let mut layer = tar::Builder::new(Vec::new());
+        for (path, contents) in [("boot/EFI/", None), ("boot/EFI/Linux/", None), ("boot/EFI/Linux/os.efi", Some(uki))] {
+            let contents = contents.unwrap_or_default();
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            header.set_mtime(IMAGE_SECS);
+            header.set_mode(if path.ends_with('/') { 0o755 } else { 0o644 });
+            header.set_entry_type(if path.ends_with('/') {
+                tar::EntryType::Directory
+            } else {
+                tar::EntryType::Regular
+            });
+            layer.append_data(&mut header, path, contents)?;
+        }
+        layout::add_layer(&self.layout(), &version.to_string(), &layer.into_inner()?, layout)
     }
 
     /// The OCI layout with both versions, tagged `1` and `2`.
@@ -124,6 +193,11 @@ impl Images {
     /// The key that the images trust.
     pub fn key(&self) -> &SigningKey {
         &self.key
+    }
+
+    /// Keys of a firmware that trusts the loader in the images.
+    pub fn secure_boot_keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// One version, in skopeo's syntax.
@@ -146,10 +220,40 @@ impl Images {
         self.directory.join("initramfs.img")
     }
 
+    /// systemd-boot of version 1, not signed.
+    pub fn loader(&self) -> PathBuf {
+        self.directory.join("systemd-bootx64.efi")
+    }
+
+    /// systemd's stub for UKIs, of version 1.
+    pub fn stub(&self) -> PathBuf {
+        self.directory.join("linuxx64.efi.stub")
+    }
+
+    /// systemd's stub for addons of UKIs, of version 1.
+    pub fn addon_stub(&self) -> PathBuf {
+        self.directory.join("addonx64.efi.stub")
+    }
+
+    /// What version 1 is called.
+    pub fn os_release(&self) -> PathBuf {
+        self.directory.join("os-release")
+    }
+
     /// A place for what is made from these images, such as installed disks.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+}
+
+/// Does something with the files of an image.
+fn with_tree(builder: &Path, image: &str, action: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let container = tool::run(builder_command(builder).args(["from", image]))?;
+    let container = container.trim();
+    let tree = tool::run(builder_command(builder).args(["mount", container]))?;
+    action(Path::new(tree.trim()))?;
+    tool::run(builder_command(builder).args(["rm", container]))?;
+    Ok(())
 }
 
 fn builder_command(builder: &Path) -> Command {
@@ -191,7 +295,7 @@ pub fn cache() -> PathBuf {
 
 /// A name for the contents of these directories.
 fn key(directories: &[&Path]) -> Result<String> {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::new_with_prefix(LAYOUT);
     for directory in directories {
         add(&mut hash, directory)?;
     }

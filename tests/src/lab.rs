@@ -80,8 +80,24 @@ impl Lab {
 
     /// Makes `os:latest` this version, signed with this key.
     pub fn publish_signed(&self, registry: &Registry, version: u32, key: &SigningKey) -> Result<()> {
+        Self::publish_image(registry, &self.images.source(version), key)
+    }
+
+    /// Makes `os:latest` this version with a UKI that is signed, as the image is.
+    pub fn publish_sealed(&self, registry: &Registry, version: u32) -> Result<()> {
+        Self::publish_image(registry, &self.images.sealed(version)?, self.images.key())
+    }
+
+    /// Makes `os:latest` this version with this UKI; the image is signed.
+    pub fn publish_with_uki(&self, registry: &Registry, version: u32, uki: &[u8]) -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        self.images.write_with_uki(version, uki, directory.path())?;
+        Self::publish_image(registry, &format!("oci:{}", directory.path().display()), self.images.key())
+    }
+
+    fn publish_image(registry: &Registry, source: &str, key: &SigningKey) -> Result<()> {
         let identity = format!("{REGISTRY_IN_GUEST}/os:latest");
-        registry.push_signed(&self.images.source(version), "os:latest", key, &identity)
+        registry.push_signed(source, "os:latest", key, &identity)
     }
 
     /// Copies this version to `NAME:TAG`, not signed.

@@ -43,6 +43,36 @@ pub fn write(directory: &Path, tars: &[PathBuf], tag: &str) -> Result<()> {
     Ok(())
 }
 
+/// Writes an image of a layout to a new one, with a layer on top.
+pub fn add_layer(source: &Path, tag: &str, tar: &[u8], directory: &Path) -> Result<()> {
+    let index = read_json(&source.join("index.json"))?;
+    let images = index["manifests"].as_array().context("the index names no manifest")?;
+    let is_meant = |image: &&Value| image["annotations"]["org.opencontainers.image.ref.name"] == tag;
+    let image = images.iter().find(is_meant).with_context(|| format!("the layout has no image {tag}"))?;
+    let blob = |descriptor: &Value| -> Result<PathBuf> {
+        Ok(blob_path(source, descriptor["digest"].as_str().context("a descriptor without digest")?))
+    };
+    let mut manifest = read_json(&blob(image)?)?;
+    let mut config = read_json(&blob(&manifest["config"])?)?;
+    fs::create_dir_all(directory.join("blobs/sha256"))?;
+    for layer in manifest["layers"].as_array().context("the manifest has no layers")? {
+        let digest = layer["digest"].as_str().context("a layer without digest")?;
+        fs::copy(blob(layer)?, blob_path(directory, digest))?;
+    }
+    let digest = name(&Sha256::digest(tar));
+    fs::write(blob_path(directory, &digest), tar)?;
+    let push = |list: &mut Value, item: Value| list.as_array_mut().map(|list| list.push(item));
+    push(&mut manifest["layers"], json!({ "mediaType": LAYER, "digest": digest, "size": tar.len() }));
+    push(&mut config["rootfs"]["diff_ids"], digest.into());
+    push(&mut config["history"], json!({ "created_by": "a layer on top" }));
+    manifest["config"] = write_json(directory, CONFIG, &config)?;
+    let mut manifest = write_json(directory, MANIFEST, &manifest)?;
+    manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+    fs::write(directory.join("index.json"), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string())?;
+    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(())
+}
+
 /// The media types of the layers of a layout's only image, lowest first.
 pub fn layer_media_types(directory: &Path) -> Result<Vec<String>> {
     layers(directory, "mediaType")

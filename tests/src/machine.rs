@@ -362,14 +362,15 @@ fn command(config: &Config, directory: &Path) -> Result<Command> {
             .arg("-device")
             .arg(format!("virtio-blk-pci,drive=disk{number},bootindex={number}"));
     }
-    if let Some(network) = config.network {
+    // A machine has a card at any rate: its boot would wait for the network in vain.
+    let mut network = "user,id=net,restrict=on".to_owned();
+    if let Some(ports) = config.network {
         // `cmd:` starts one relay a connection; a plain `tcp:` target would serve a single one.
-        let forward = |guest, port| format!("guestfwd=tcp:{guest}-cmd:socat STDIO TCP:127.0.0.1:{port}");
-        let registry = forward(REGISTRY_IN_GUEST, network.registry_port);
-        let signatures = forward(SIGNATURES_IN_GUEST, network.signatures_port);
-        command.arg("-netdev").arg(format!("user,id=net,restrict=on,{registry},{signatures}"));
-        command.args(["-device", "virtio-net-pci,netdev=net"]);
+        let forward = |guest, port| format!(",guestfwd=tcp:{guest}-cmd:socat STDIO TCP:127.0.0.1:{port}");
+        network.push_str(&forward(REGISTRY_IN_GUEST, ports.registry_port));
+        network.push_str(&forward(SIGNATURES_IN_GUEST, ports.signatures_port));
     }
+    command.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net"]);
     Ok(command)
 }
 

@@ -43,6 +43,10 @@ pub enum Role {
     Kek,
     /// Who may sign programs.
     Db,
+    /// A key of the machine itself, in db as well.
+    Local,
+    /// Who signs values of PCR 11; the firmware does not know it.
+    Policy,
     /// Somebody who is not in any of the firmware's lists.
     Stranger,
 }
@@ -58,7 +62,7 @@ impl Keys {
     pub fn get(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let keys = Self { directory: directory.to_owned() };
-        for role in [Role::Pk, Role::Kek, Role::Db, Role::Stranger] {
+        for role in [Role::Pk, Role::Kek, Role::Db, Role::Local, Role::Policy, Role::Stranger] {
             if !keys.certificate(role).exists() {
                 tool::run(
                     Command::new("openssl")
@@ -73,6 +77,11 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Its private key, PEM.
     pub fn key(&self, role: Role) -> PathBuf {
         self.directory.join(format!("{}.key", name(role)))
@@ -83,16 +92,18 @@ impl Keys {
         self.directory.join(format!("{}.crt", name(role)))
     }
 
-    /// Writes the variables of a machine in which these keys are enrolled: what `Db` signed is started, but for programs
-    /// whose SHA-256 digest (as signatures have it) is in `revoked`.
+    /// Writes the variables of a machine in which these keys are enrolled: what `Db` or `Local` signed is started, but for
+    /// programs whose SHA-256 digest (as signatures have it) is in `revoked`.
     pub fn enroll(&self, variables: &Path, revoked: &[[u8; 32]]) -> Result<()> {
         let mut store = fs::read(FIRMWARE_VARIABLES)
             .with_context(|| format!("reading {FIRMWARE_VARIABLES} (Debian package ovmf)"))?;
         let mut at = first_variable(&store)?;
-        for (name, vendor, role) in
-            [("PK", GLOBAL, Role::Pk), ("KEK", GLOBAL, Role::Kek), ("db", IMAGE_SECURITY, Role::Db)]
-        {
-            let list = signature_list(X509_LIST, &[self.der(role)?]);
+        let certificates = |role| Ok::<_, anyhow::Error>(signature_list(X509_LIST, &[self.der(role)?]));
+        for (name, vendor, list) in [
+            ("PK", GLOBAL, certificates(Role::Pk)?),
+            ("KEK", GLOBAL, certificates(Role::Kek)?),
+            ("db", IMAGE_SECURITY, self.db()?),
+        ] {
             at = add_variable(&mut store, at, name, vendor, &list)?;
         }
         if !revoked.is_empty() {
@@ -113,10 +124,15 @@ impl Keys {
         Ok(update)
     }
 
-    /// SHA-256 in hex of the variable in which this key is enrolled.
-    pub fn enrolled_digest(&self, role: Role) -> Result<String> {
-        let digest = Sha256::digest(signature_list(X509_LIST, &[self.der(role)?]));
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    /// SHA-256 in hex of db as it was enrolled.
+    pub fn db_digest(&self) -> Result<String> {
+        Ok(Sha256::digest(self.db()?).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn db(&self) -> Result<Vec<u8>> {
+        let mut lists = signature_list(X509_LIST, &[self.der(Role::Db)?]);
+        lists.extend(signature_list(X509_LIST, &[self.der(Role::Local)?]));
+        Ok(lists)
     }
 
     fn der(&self, role: Role) -> Result<Vec<u8>> {
@@ -132,6 +148,8 @@ fn name(role: Role) -> &'static str {
         Role::Pk => "PK",
         Role::Kek => "KEK",
         Role::Db => "db",
+        Role::Local => "local",
+        Role::Policy => "policy",
         Role::Stranger => "stranger",
     }
 }
