@@ -360,7 +360,8 @@ fn command(config: &Config, directory: &Path) -> Result<Command> {
                 disk.path.display()
             ))
             .arg("-device")
-            .arg(format!("virtio-blk-pci,drive=disk{number},bootindex={number}"));
+            // A kernel given by the host has 0.
+            .arg(format!("virtio-blk-pci,drive=disk{number},bootindex={}", number + 1));
     }
     // A machine has a card at any rate: its boot would wait for the network in vain.
     let mut network = "user,id=net,restrict=on".to_owned();
