@@ -96,6 +96,13 @@ impl SecureBoot {
         })
     }
 
+    /// The same as if nobody had turned off that signatures are checked, in the firmware or in shim.
+    #[must_use]
+    pub fn enforced(self) -> Self {
+        let shim = self.shim.map(|shim| Shim { insecure: false, ..shim });
+        Self { enabled: true, shim, ..self }
+    }
+
     /// Whether firmware itself will start a program, as it starts shim: by db and dbx alone.
     ///
     /// # Errors

@@ -208,6 +208,7 @@ fn shim_adds_the_owner_s_list_and_its_own_revocations() {
     assert_eq!(machine.read().check_boot_loader(&without), Err(Refused::NoComponents));
     machine.set("MokSBStateRT", &[1]);
     machine.check(&program()).unwrap();
+    assert_eq!(machine.read().enforced().check(&pe(&[(".linux", b"kernel")])), Err(Refused::Unsigned));
 }
 
 #[test]

@@ -36,6 +36,12 @@ pub enum Finding {
         /// What is wrong.
         error: KernelArgError,
     },
+    /// Other profiles name an image, and this one does not.
+    #[error("profile {profile}: it names no image, as others of its profiles do: booting it, nothing is verified")]
+    NoImage {
+        /// The profile.
+        profile: usize,
+    },
     /// Signatures of PCR values cannot be read.
     #[error("profile {profile}: the section .pcrsig is not JSON of the right form")]
     PcrSignatureForm {
@@ -98,6 +104,7 @@ impl Finding {
             Self::Machines { .. } => "machines",
             Self::NoOsRelease => "no-os-release",
             Self::KernelArgument { .. } => "kernel-argument",
+            Self::NoImage { .. } => "no-image",
             Self::PcrSignatureForm { .. } => "pcr-signature-form",
             Self::PcrSignature { .. } => "pcr-signature",
             Self::Behind { .. } => "behind-sections",
@@ -118,6 +125,7 @@ impl Finding {
             | Self::Machines { .. }
             | Self::NoOsRelease
             | Self::KernelArgument { .. }
+            | Self::NoImage { .. }
             | Self::PcrSignatureForm { .. }
             | Self::PcrSignature { .. }
             | Self::Behind { .. } => true,
@@ -145,6 +153,9 @@ impl Uki<'_> {
         for profile in self.profiles() {
             self.check_profile(profile, pe, &mut found);
         }
+        if self.kind() == Kind::Uki {
+            self.check_images(&mut found);
+        }
         if self.kind() != Kind::Profile && pe.section(names::SBAT).is_none() {
             found.push(Finding::NoSbat);
         }
@@ -162,6 +173,17 @@ impl Uki<'_> {
         }
         once.sort_by_key(|finding| !finding.is_problem());
         once
+    }
+
+    /// If a profile names an image, all must.
+    fn check_images(&self, found: &mut Vec<Finding>) {
+        let names_none = |profile: &&Profile<'_>| {
+            composefs_args(profile.command_line().unwrap_or_default()).is_ok_and(|arguments| arguments.is_empty())
+        };
+        let (without, with): (Vec<_>, Vec<_>) = self.profiles().iter().partition(names_none);
+        if !with.is_empty() {
+            found.extend(without.iter().map(|profile| Finding::NoImage { profile: profile.number() }));
+        }
     }
 
     fn check_profile(&self, profile: &Profile<'_>, pe: &Pe<'_>, found: &mut Vec<Finding>) {
