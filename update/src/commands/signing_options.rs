@@ -1,5 +1,6 @@
 //! The options that say with which key programs are signed for Secure Boot.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use osupdate_efi::authenticode::{Certificates, RsaKey, Signer, SigningKey};
 use crate::pkcs11::{TokenKey, Uri};
 
 /// A key and its certificate.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct SigningOptions {
     /// The private key for RSA: a file in PEM or DER, or in a token, named by a PKCS#11 URI such as
     /// pkcs11:token=NAME;object=KEY?pin-source=file:FILE
@@ -20,6 +21,13 @@ pub(crate) struct SigningOptions {
     /// Its certificate, in PEM or DER; certificates that issued it may follow in the file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     certificate: PathBuf,
+}
+
+impl fmt::Debug for SigningOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SigningOptions");
+        shown.field("key", &shown_key(&self.key)).field("certificate", &self.certificate).finish()
+    }
 }
 
 impl SigningOptions {
@@ -37,7 +45,7 @@ impl SigningOptions {
 /// What signs with a key, a file or a PKCS#11 URI, and its certificate.
 pub(crate) fn signer(key: &str, certificate: &Path) -> anyhow::Result<Signer> {
     let certificates = read_certificates(certificate)?;
-    let doing = || format!("cannot use the key {key}");
+    let doing = || format!("cannot use the key {}", shown_key(key));
     let key: Box<dyn SigningKey> = match open_token_key(key)? {
         Some(key) => Box::new(key),
         None => Box::new(RsaKey::read(&fs::read(key).with_context(doing)?).with_context(doing)?),
@@ -50,9 +58,17 @@ pub(crate) fn open_token_key(key: &str) -> anyhow::Result<Option<TokenKey>> {
     if !Uri::is_meant(key) {
         return Ok(None);
     }
-    let doing = || format!("cannot use the key {key}");
+    let doing = || format!("cannot use the key {}", shown_key(key));
     let uri: Uri = key.parse().with_context(doing)?;
     TokenKey::open(&uri).map(Some).with_context(doing)
+}
+
+/// How a key is named in messages: what stands behind a question mark in a URI may be the PIN.
+pub(crate) fn shown_key(key: &str) -> &str {
+    match key.split_once('?') {
+        Some((shown, _)) if Uri::is_meant(key) => shown,
+        _ => key,
+    }
 }
 
 /// Reads a file with certificates in PEM, or one in DER.
@@ -60,4 +76,19 @@ pub(crate) fn read_certificates(path: &Path) -> anyhow::Result<Certificates> {
     let doing = || format!("cannot read the certificate {}", path.display());
     let file = fs::read(path).with_context(doing)?;
     Certificates::read(&file).with_context(doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_pin() {
+        let options = SigningOptions::new("pkcs11:token=x;object=y?pin-value=1234".to_owned(), "db.crt".into());
+        assert_eq!(
+            format!("{options:?}"),
+            r#"SigningOptions { key: "pkcs11:token=x;object=y", certificate: "db.crt" }"#
+        );
+        assert_eq!(shown_key("what?.key"), "what?.key", "the name of a file");
+    }
 }

@@ -1,5 +1,6 @@
 //! URIs that name keys in tokens. Source: RFC 7512.
 
+use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -8,7 +9,7 @@ use thiserror::Error;
 const SCHEME: &str = "pkcs11:";
 
 /// A URI of a private key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Uri {
     token: Option<String>,
     manufacturer: Option<String>,
@@ -21,27 +22,44 @@ pub(crate) struct Uri {
     pin_value: Option<String>,
 }
 
-/// Why a URI is refused.
+/// Why a URI is refused. Says nothing that may be a PIN, or a part of one.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum UriError {
     #[error("a PKCS#11 URI begins with {SCHEME}")]
     Scheme,
-    #[error("{0:?} is not NAME=VALUE")]
-    Pair(String),
+    #[error("attribute {0} of the URI is not NAME=VALUE")]
+    Pair(usize),
     #[error(
         "the attribute {0} is not supported: token, manufacturer, model, serial, object, id and type are, and module-path, pin-source and pin-value behind a question mark"
     )]
     Attribute(String),
     #[error("the attribute {0} is there twice")]
     Twice(String),
-    #[error("a percent sign in {0:?} is not followed by two hexadecimal digits")]
+    #[error("a percent sign in the value of {0} is not followed by two hexadecimal digits")]
     Percent(String),
     #[error("the value of {0} is not text")]
     Text(String),
     #[error("type is {0:?}, and a private key is needed")]
     Type(String),
-    #[error("pin-source names no file: {0:?}")]
-    PinSource(String),
+    #[error("pin-source names no file: it is file: and the path of a file with the PIN")]
+    PinSource,
+}
+
+impl fmt::Debug for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, manufacturer, model, serial, object, id, module_path, pin_file, pin_value } = self;
+        f.debug_struct("Uri")
+            .field("token", token)
+            .field("manufacturer", manufacturer)
+            .field("model", model)
+            .field("serial", serial)
+            .field("object", object)
+            .field("id", id)
+            .field("module_path", module_path)
+            .field("pin_file", pin_file)
+            .field("pin_value", &pin_value.as_ref().map(|_| "hidden"))
+            .finish()
+    }
 }
 
 impl Uri {
@@ -93,8 +111,10 @@ impl FromStr for Uri {
         let rest = text.strip_prefix(SCHEME).ok_or(UriError::Scheme)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut uri = Self::default();
+        let mut number = 0;
         for pair in path.split(';').filter(|pair| !pair.is_empty()) {
-            let (name, value) = decoded(pair)?;
+            number += 1;
+            let (name, value) = decoded(pair, number)?;
             let place = match name {
                 "token" => &mut uri.token,
                 "manufacturer" => &mut uri.manufacturer,
@@ -112,7 +132,8 @@ impl FromStr for Uri {
             set(place, name, text_of(name, value)?)?;
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = decoded(pair)?;
+            number += 1;
+            let (name, value) = decoded(pair, number)?;
             let value = text_of(name, value)?;
             match name {
                 "module-path" => set(&mut uri.module_path, name, value)?,
@@ -122,7 +143,7 @@ impl FromStr for Uri {
                     // Bare paths are common, too.
                     let path =
                         path.or_else(|| value.starts_with('/').then_some(&*value)).filter(|path| !path.is_empty());
-                    set(&mut uri.pin_file, name, path.ok_or(UriError::PinSource(value.clone()))?.to_owned())?;
+                    set(&mut uri.pin_file, name, path.ok_or(UriError::PinSource)?.to_owned())?;
                 }
                 other => return Err(UriError::Attribute(other.to_owned())),
             }
@@ -142,16 +163,16 @@ fn text_of(name: &str, value: Vec<u8>) -> Result<String, UriError> {
     String::from_utf8(value).map_err(|_| UriError::Text(name.to_owned()))
 }
 
-/// Takes `NAME=VALUE` apart; `%41` in the value is `A`.
-fn decoded(pair: &str) -> Result<(&str, Vec<u8>), UriError> {
-    let (name, value) = pair.split_once('=').ok_or_else(|| UriError::Pair(pair.to_owned()))?;
+/// Takes `NAME=VALUE` apart, which is the attribute of this number; `%41` in the value is `A`.
+fn decoded(pair: &str, number: usize) -> Result<(&str, Vec<u8>), UriError> {
+    let (name, value) = pair.split_once('=').ok_or(UriError::Pair(number))?;
     let mut bytes = Vec::new();
     let mut parts = value.split('%');
     bytes.extend(parts.next().unwrap_or_default().bytes());
     for part in parts {
         let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or_else(|| UriError::Percent(value.to_owned()))?);
+        bytes.push(byte.ok_or_else(|| UriError::Percent(name.to_owned()))?);
         bytes.extend(part[2..].bytes());
     }
     Ok((name, bytes))
@@ -185,14 +206,26 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         let error = |text: &str| text.parse::<Uri>().unwrap_err();
         assert_eq!(error("pkcs12:"), UriError::Scheme);
-        assert_eq!(error("pkcs11:token"), UriError::Pair("token".to_owned()));
+        assert_eq!(error("pkcs11:token"), UriError::Pair(1));
         assert_eq!(error("pkcs11:slot-id=1"), UriError::Attribute("slot-id".to_owned()));
         assert_eq!(error("pkcs11:?object=x"), UriError::Attribute("object".to_owned()));
         assert_eq!(error("pkcs11:token=a;token=b"), UriError::Twice("token".to_owned()));
-        assert_eq!(error("pkcs11:token=%4"), UriError::Percent("%4".to_owned()));
-        assert_eq!(error("pkcs11:token=%é1"), UriError::Percent("%é1".to_owned()));
+        assert_eq!(error("pkcs11:token=%4"), UriError::Percent("token".to_owned()));
+        assert_eq!(error("pkcs11:token=%é1"), UriError::Percent("token".to_owned()));
         assert_eq!(error("pkcs11:token=%ff"), UriError::Text("token".to_owned()));
         assert_eq!(error("pkcs11:type=cert"), UriError::Type("cert".to_owned()));
-        assert_eq!(error("pkcs11:?pin-source=%7Ccat"), UriError::PinSource("|cat".to_owned()));
+        assert_eq!(error("pkcs11:?pin-source=%7Ccat"), UriError::PinSource);
+    }
+
+    #[test]
+    fn the_pin_is_in_no_message() {
+        let uri: Uri = "pkcs11:token=a?pin-value=1234".parse().unwrap();
+        assert_eq!(uri.pin_value(), Some("1234"));
+        let debug = format!("{uri:?}");
+        assert!(debug.contains("token: Some(\"a\")") && !debug.contains("1234"), "{debug}");
+        for text in ["token=a?1234", "?pin-value=1234%4", "?pin-source=1234", "?pin-value=1234&pin-value=1234"] {
+            let message = format!("pkcs11:{text}").parse::<Uri>().unwrap_err().to_string();
+            assert!(!message.contains("1234"), "{message}");
+        }
     }
 }

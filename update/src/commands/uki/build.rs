@@ -12,7 +12,7 @@ use super::contents::Contents;
 use super::file::{self, TextOrFile, read, read_all};
 use super::pcrs::{Banks, Phases};
 use crate::cli::Context;
-use crate::commands::signing_options::open_token_key;
+use crate::commands::signing_options::{open_token_key, shown_key};
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Where systemd's boot stubs are.
@@ -194,10 +194,11 @@ impl Args {
 
 /// A key in a token, or in a file.
 fn policy_key(name: &str, public: Option<&PublicKey>) -> anyhow::Result<PolicyKey> {
-    let doing = || format!("cannot use the key {name}");
+    let shown = shown_key(name);
+    let doing = || format!("cannot use the key {shown}");
     if let Some(key) = open_token_key(name)? {
         let Some(public) = public else {
-            return Err(anyhow::anyhow!("the public key that belongs to {name} is not known"))
+            return Err(anyhow::anyhow!("the public key that belongs to {shown} is not known"))
                 .hint("give it with --pcr-public-key");
         };
         return PolicyKey::new(Box::new(key), public.clone()).with_context(doing);
@@ -205,7 +206,7 @@ fn policy_key(name: &str, public: Option<&PublicKey>) -> anyhow::Result<PolicyKe
     let file = read(Path::new(name))?;
     let key = PolicyKey::read(&file).with_context(doing)?;
     if public.is_some_and(|public| key.public() != public) {
-        bail!("the public key given for {name} is not the one that belongs to it");
+        bail!("the public key given for {shown} is not the one that belongs to it");
     }
     Ok(key)
 }
