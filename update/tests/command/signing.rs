@@ -109,6 +109,36 @@ fn addons_and_ukis_are_told_apart() {
     );
 }
 
+/// It is refused when it is deployed, too.
+#[test]
+fn a_uki_that_can_be_booted_without_its_image_is_found() {
+    let place = Place::new();
+    let digest = "ab".repeat(32);
+    let kernel = pe(&[(".text", b"kernel")]);
+    let line = format!("composefs.digest=v1-sha256-12:{digest}");
+    let optional = format!("composefs.digest=?v1-sha256-12:{digest}");
+    let build = |first: &str, second: &str| {
+        let base = [(".linux", &kernel[..]), (".osrel", b"ID=test\n"), (".profile", b"ID=main")];
+        let rest = [(".cmdline", first.as_bytes()), (".profile", b"ID=rescue"), (".cmdline", second.as_bytes())];
+        write(&place, "os.efi", &pe(&[&base[..], &rest].concat()));
+        place.run(&["uki", "verify", "os.efi", "--certificate", "db.crt", "--json"])
+    };
+    write(&place, "db.crt", osupdate_efi::authenticode::fake::Authority::new("db").certificate().der());
+    let has = |run: Run, list: &str, part: &str| {
+        // Not signed, which is a finding.
+        assert_eq!(run.status, 3);
+        let found: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        let lines: Vec<_> = found[list].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
+        lines.iter().any(|line| line.contains(part))
+    };
+    assert!(has(build(&line, "rescue"), "findings", "profile 1: it names no image"));
+    assert!(has(build("", &line), "findings", "profile 0: it names no image"));
+    assert!(!has(build(&line, &line), "findings", "names no image"));
+    assert!(!has(build("quiet", "rescue"), "findings", "names no image"));
+    assert!(has(build("", &line), "notes", "it has no section .cmdline"));
+    assert!(has(build(&line, &optional), "notes", "profile 1: the image may be used without fs-verity"));
+}
+
 #[test]
 fn mistakes_are_told_with_the_next_step() {
     let Some(place) = with_keys() else { return };
@@ -233,5 +263,6 @@ fn a_key_in_a_token_signs() {
     ] {
         let message = sign(key).failed(1);
         assert!(message.contains(part), "{key}: {message}");
+        assert!(!message.contains("pin-value"), "{message}");
     }
 }

@@ -71,7 +71,8 @@ fn a_uki_is_built_from_a_tree_and_explained() {
 #[test]
 fn profiles_have_command_lines_and_pcr_values_of_their_own() {
     let place = place();
-    let profile = ["uki", "build", "--stub", "stub", "--profile", "ID=rescue\nTITLE=Rescue", "--cmdline", "rescue"];
+    let line = format!("composefs.digest=v1-sha256-12:{DIGEST} rescue");
+    let profile = ["uki", "build", "--stub", "stub", "--profile", "ID=rescue\nTITLE=Rescue", "--cmdline", &line];
     place.run(&[&profile[..], &["--output", "rescue.efi"]].concat()).done();
     assert_eq!(place.run(&["uki", "inspect", "rescue.efi", "--json"]).json()["kind"], "profile");
     build(&place, &["--join-profile", "rescue.efi"]);
@@ -79,7 +80,7 @@ fn profiles_have_command_lines_and_pcr_values_of_their_own() {
     let report = place.run(&[&arguments[..], &["--json"]].concat()).json();
     let profiles = report["profiles"].as_array().unwrap();
     assert_eq!((&profiles[0]["id"], &profiles[1]["id"]), (&json!("main"), &json!("rescue")));
-    assert_eq!(profiles[1]["command_line"], "rescue");
+    assert_eq!(profiles[1]["command_line"], line);
     assert_eq!(profiles[1]["os"], "Example OS");
     let banks: Vec<_> = profiles[0]["pcr11"].as_array().unwrap().iter().map(|value| &value["bank"]).collect();
     assert_eq!(banks, ["sha1", "sha256"]);

@@ -8,7 +8,7 @@ use osupdate_core::kernel_args::{ComposefsArg, composefs_args};
 use osupdate_efi::authenticode::{self, Certificates, Signature, SignatureError};
 use osupdate_efi::pe::Pe;
 use osupdate_efi::secure_boot::SecureBoot;
-use osupdate_efi::uki::{Finding, ParseUkiError, Profile, Uki};
+use osupdate_efi::uki::{ParseUkiError, Profile, Uki};
 use osupdate_efi::variables::EfiVariables;
 use serde::Serialize;
 
@@ -23,7 +23,8 @@ use crate::exit::{self, Outcome};
 /// Its sections must lie within the file and apart. One of its signatures must be valid and lead to one of the certificates
 /// given with --certificate, or, without these, to what this machine accepts, if it was started with EFI: db, and the list of
 /// the machine's owner where shim is used, less what is revoked. With --image the digest on its kernel command lines must be
-/// that of the image when it is booted. What is wrong is printed, and the exit status is 3.
+/// that of the image when it is booted. What is wrong is printed, and the exit status is 3; what is only weaker than it could be, such as
+/// a UKI without a command line, does not count.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,6 +58,8 @@ struct Report {
     kernel_arguments: Vec<String>,
     /// What is wrong.
     findings: Vec<String>,
+    /// What is weaker than it could be.
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -103,6 +106,7 @@ impl Args {
             accepted: None,
             kernel_arguments: Vec::new(),
             findings: Vec::new(),
+            notes: Vec::new(),
         };
         match Pe::parse(&program) {
             Err(error) => report.findings.push(exit::one_line(&error)),
@@ -125,8 +129,10 @@ impl Report {
         match Uki::parse(pe) {
             Ok(uki) => {
                 self.kind = uki.kind().name();
-                let problems = uki.check(pe).into_iter().filter(Finding::is_problem);
-                self.findings.extend(problems.map(|problem| exit::one_line(&problem)));
+                for finding in uki.check(pe) {
+                    let list = if finding.is_problem() { &mut self.findings } else { &mut self.notes };
+                    list.push(exit::one_line(&finding));
+                }
                 for line in uki.profiles().iter().filter_map(Profile::command_line) {
                     // What cannot be understood is one of the problems.
                     self.kernel_arguments.extend(composefs_args(line).iter().flatten().map(ToString::to_string));
@@ -148,7 +154,14 @@ impl Report {
             if machine.db.is_empty() {
                 return Ok(());
             }
-            SecureBoot { enabled: true, ..machine }.check(program).err().map(|error| exit::one_line(&error))
+            if machine.shim.as_ref().is_some_and(|shim| shim.insecure) {
+                self.notes.push(
+                    "shim of this machine starts everything, because somebody told it not to check signatures (mokutil \
+                     --enable-validation turns it on again)"
+                        .to_owned(),
+                );
+            }
+            machine.enforced().check(program).err().map(|error| exit::one_line(&error))
         } else {
             authenticode::verify(pe, &certificates).err().map(|error| exit::one_line(&error))
         };
@@ -201,6 +214,9 @@ impl Report {
         }
         for finding in &self.findings {
             writeln!(out, "wrong: {finding}")?;
+        }
+        for note in &self.notes {
+            writeln!(out, "note: {note}")?;
         }
         Ok(())
     }
