@@ -14,7 +14,8 @@ use crate::pe::{Machine, PROFILE_SECTION, Pe, PeError, REPEATED_SECTIONS, WriteE
 const INITRD_ALIGNMENT: usize = 4;
 /// The description of the first profile, where others are joined and it has none.
 const MAIN_PROFILE: &[u8] = b"ID=main";
-/// What a profile that is joined may bring.
+/// What a profile that is joined may bring. More than ukify 257 takes: device trees and firmware that the hardware chooses, and an
+/// os-release also if the first profile has none.
 const OF_PROFILES: [&str; 11] = [
     names::LINUX,
     names::OS_RELEASE,

@@ -98,6 +98,7 @@ fn compare(place: &Place, ours: &[&str], arguments: &[&str]) {
         assert_eq!(places(section), places(theirs), "{name}");
     }
     assert_eq!(parsed.image_bytes(), by_ukify.image_bytes());
+    assert_eq!(parsed.is_nx_compatible(), by_ukify.is_nx_compatible());
 }
 
 /// The same bytes but for the signatures in other banks than that of SHA-256: systemd 257 signs those with the hash of the bank, which
