@@ -69,6 +69,21 @@ fn values_are_those_of_systemd_measure() {
     }
 }
 
+/// `pol` in what `systemd-measure sign … --phase=enter-initrd:leave-initrd` of the same version prints.
+#[test]
+fn policies_are_those_of_systemd_measure() {
+    let policies = [
+        "e8c8c5fad8f7f6d995791dcc994206ae0ba9eb68041fa4b953f255f11d27a5e2",
+        "23d4b640d5f32f2158b147af3196f9f26956bcabcf8cec5a00d41a53629b5e4d",
+        "cd222544dccc717d3162c5c9d0e9c02237c2a6cec1e213332d959f9497aa739d",
+        "47a02b54f32057a2a6ad28c1b04e8cfae9031dd1e0e93060881ec6409101bc9a",
+    ];
+    for (bank, policy) in Bank::ALL.into_iter().zip(policies) {
+        let value = Pcr11::of_sections(&SECTIONS, bank).remove(0);
+        assert_eq!(hex(&value.after(&PhasePath::usual()[1]).policy()), policy, "{bank}");
+    }
+}
+
 #[test]
 fn every_device_tree_has_a_value_of_its_own() {
     let sections: [(&str, &[u8]); 3] = [(".linux", b"kernel"), (".dtbauto", b"1"), (".dtbauto", b"2")];
