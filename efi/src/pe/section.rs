@@ -6,7 +6,25 @@ use std::ops::Range;
 use object::LittleEndian as LE;
 use object::pe::ImageSectionHeader;
 
-use super::{Headers, PROFILE_SECTION, PeError, REPEATED_SECTIONS};
+use super::{Headers, PROFILE_SECTION, PeError};
+use crate::uki::names;
+
+/// What boot stub, boot loader and shim look up, but for [`super::REPEATED_SECTIONS`].
+const LOOKED_UP: [&str; 13] = [
+    names::LINUX,
+    names::OS_RELEASE,
+    names::COMMAND_LINE,
+    names::INITRD,
+    names::MICROCODE,
+    names::SPLASH,
+    names::DEVICE_TREE,
+    names::UNAME,
+    names::SBAT,
+    names::PCR_SIGNATURE,
+    names::PCR_PUBLIC_KEY,
+    names::HWIDS,
+    ".sdmagic",
+];
 
 /// A section of a PE file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +142,8 @@ fn overlap(headers_end: u64, mut places: Vec<(Range<u64>, &str)>) -> Option<(Str
     None
 }
 
-/// Within a profile, and before the first one, a name is there once.
+/// Within a profile, and before the first one, a section that is looked up by its name is there once. Others may repeat: linkers
+/// leave such names, and nobody asks for them.
 fn check_names(sections: &[Section<'_>]) -> Result<(), PeError> {
     let mut profile = None;
     let mut seen = BTreeSet::new();
@@ -132,7 +151,7 @@ fn check_names(sections: &[Section<'_>]) -> Result<(), PeError> {
         if section.name == PROFILE_SECTION {
             profile = Some(profile.map_or(0, |number| number + 1));
             seen.clear();
-        } else if !REPEATED_SECTIONS.contains(&section.name) && !seen.insert(section.name) {
+        } else if LOOKED_UP.contains(&section.name) && !seen.insert(section.name) {
             return Err(PeError::Duplicate { name: section.name.to_owned(), profile });
         }
     }

@@ -165,6 +165,7 @@ fn a_section_comes_once_in_a_profile() {
     assert_eq!(duplicate(&[(".cmdline", b"a"), first, (".cmdline", b"b"), first, (".cmdline", b"c")]), None);
     assert_eq!(duplicate(&[first, first, (".cmdline", b"b"), (".cmdline", b"c")]), line(Some(1)));
     assert_eq!(duplicate(&[(".dtbauto", b"a"), (".dtbauto", b"b")]), None);
+    assert_eq!(duplicate(&[(".srodata", b"a"), (".srodata", b"b")]), None, "linkers leave such");
     let error = refused(&pe(&[first, (".dtb", b"b"), (".dtb", b"c")])).to_string();
     assert_eq!(error, "it has section .dtb twice in profile 0");
 }
