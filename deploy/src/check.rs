@@ -107,6 +107,8 @@ pub struct Check {
     pub staging: Staging,
     /// What staging and booting it would cost.
     pub cost: Cost,
+    /// Whether it has a UKI that names it. `None`: not known before the download.
+    pub sealed: Option<bool>,
 }
 
 /// What an update would cost.
@@ -195,7 +197,8 @@ pub fn check(scene: &Scene<'_>, offer: &Offer<'_>) -> Result<Check, CheckError> 
         }
     }
     let version = offer.version().map(str::to_owned);
-    Ok(Check { manifest_digest: *offer.manifest_digest(), version, staging, cost })
+    let sealed = forecast.files.is_some().then_some(uki.is_some());
+    Ok(Check { manifest_digest: *offer.manifest_digest(), version, staging, cost, sealed })
 }
 
 /// What the loader would start, and the digest of the image with it: a UKI may be sealed by other rules than today's.

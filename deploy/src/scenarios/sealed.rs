@@ -193,6 +193,7 @@ fn cost_of_a_sealed_image_is_told() {
         crate::prepare::Prepared::fetch(machine.repository, &offer, &Silent).unwrap();
         let check = checks::check(machine, &offer);
         assert_eq!((check.staging, check.cost.arguments), (Staging::New, Some(Default::default())));
+        assert_eq!(check.sealed, Some(true));
         assert!(check.cost.esp_bytes.known().unwrap() >= uki(&["x"]).len() as u64);
         let resealed = Image::resealed("1", "rw debug");
         let offer = Offer::fetch(&resealed, &Platform::host()).unwrap();

@@ -71,7 +71,7 @@ impl Args {
     /// Runs the command.
     pub fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         if self.check {
-            return check::run(self.lock, self.allow, context);
+            return check::run(self.lock, self.allow, self.allow_unsealed_image, context);
         }
         if self.if_unmetered && metered::is_metered() {
             let report = SkippedReport { state: "metered", reboot_needed: false };

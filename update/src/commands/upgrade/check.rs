@@ -7,7 +7,7 @@ use osupdate_core::oci::{Amount, Offer, Platform};
 use osupdate_deploy::check::{self, Check};
 use osupdate_deploy::plan::Staging;
 use osupdate_deploy::prepare::Source;
-use osupdate_deploy::stage;
+use osupdate_deploy::stage::{self, StageError};
 use serde::Serialize;
 
 use crate::admission::{self, Candidate, Upgrade, UpgradeAllowances};
@@ -21,7 +21,12 @@ use crate::transport::{ImageReference, SourceOptions, open_source};
 /// What is said where the layers would have to be here.
 const NOT_KNOWN: &str = "not known before the download";
 
-pub(super) fn run(lock: LockTimeout, allow: UpgradeAllowances, context: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(
+    lock: LockTimeout,
+    allow: UpgradeAllowances,
+    allow_unsealed: bool,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
     let look = Look::open(context, lock)?;
     let source = stage::origin(&look.survey.model)?;
     let reference: ImageReference = source.reference.parse()?;
@@ -34,6 +39,11 @@ pub(super) fn run(lock: LockTimeout, allow: UpgradeAllowances, context: &Context
     let admitted = admission::upgrade(&candidate, scene.repository, scene.model, allow, &*context.observer)
         .map_err(|err| anyhow::Error::new(err).context(format!("cannot upgrade to {}", source.reference)))?;
     let check = check::check(&scene, &offer)?;
+    let is_new = matches!(check.staging, Staging::New | Staging::Again | Staging::Resealed);
+    let unsealed = check.sealed == Some(false) && stage::followed(scene.model)?.record.boot.uki.is_some();
+    if is_new && unsealed && !allow_unsealed {
+        return Err(StageError::Unsealed { reference: source.reference }.into());
+    }
     let report = Report::new(&source, check, &admitted);
     context.output.write(&report, |out| {
         report.human(out)?;
@@ -208,7 +218,13 @@ mod tests {
             esp_free_bytes: Some(100 << 20),
         };
         let manifest_digest = ContentDigest::sha256(b"");
-        let check = Check { manifest_digest, version: Some("2".to_owned()), staging: Staging::New, cost };
+        let check = Check {
+            manifest_digest,
+            version: Some("2".to_owned()),
+            staging: Staging::New,
+            cost,
+            sealed: known.then_some(false),
+        };
         let source = Source { reference: "oci:/x".to_owned(), plain_http: false, requirement: None };
         Report::new(&source, check, &Upgrade { signatures: Vec::new(), requirement: None, frozen: None })
     }
