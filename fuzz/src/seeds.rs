@@ -200,7 +200,8 @@ fn documents() -> Vec<Vec<u8>> {
 
 /// Signatures by a key alone, with an issuer, and with two.
 fn signatures() -> Vec<Vec<u8>> {
-    let authority = Usage { authority: true, path_length: Some(1), extended: Some("1.3.6.1.5.5.7.3.3") };
+    let authority =
+        Usage { authority: true, path_length: Some(1), extended: Some("1.3.6.1.5.5.7.3.3"), ..Usage::default() };
     let root = Authority::new("root");
     let between = root.issue("between", &authority);
     let below = between.issue("below", &authority);
