@@ -258,6 +258,7 @@ fn what_is_no_boot_loader_for_this_machine_is_never_installed() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "tests say what they leave out")]
 fn systemd_boot_of_the_distribution_is_one() {
     let architecture = Architecture::native().unwrap();
     let found = Offered::find(Path::new("/"), Kind::SystemdBoot, architecture, &SecureBoot::default()).unwrap();
