@@ -208,8 +208,7 @@ fn a_name_is_not_enough_to_have_issued() {
 fn key_and_certificate_must_belong_together() {
     struct Other(Authority);
     impl SigningKey for Other {
-        fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-            let _ = message;
+        fn sign(&self, _message: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
             Ok(self.0.certificate().der()[..256].to_vec())
         }
     }
