@@ -1,0 +1,211 @@
+//! The contents of files: objects of a repository, checked before they are served.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use osupdate_core::Digest;
+use osupdate_core::fsverity;
+use osupdate_core::repository::{ObjectError, Repository, Verity};
+use thiserror::Error;
+
+/// Objects that are kept open between two reads. All are closed when there are so many: a limit of 1024 descriptors is usual.
+const OPEN_MAX: usize = 256;
+
+/// Why the contents of a file cannot be served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ContentError {
+    /// The object is not there, or not what its name says.
+    #[error("cannot open an object")]
+    Object(#[from] ObjectError),
+    /// Reading failed.
+    #[error("cannot read object {digest}")]
+    Read {
+        /// The object.
+        digest: Digest,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It was changed while it was checked.
+    #[error("object {digest} changes while it is read")]
+    Changed {
+        /// The object.
+        digest: Digest,
+    },
+    /// The image says another size.
+    #[error("object {digest} has {found} bytes, the image says {stated}")]
+    Length {
+        /// The object.
+        digest: Digest,
+        /// What the image says.
+        stated: u64,
+        /// What it has.
+        found: u64,
+    },
+}
+
+/// What tells that a file is still the one that was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Object {
+    digest: Digest,
+    /// Size that the image says.
+    size: u64,
+    /// The file that was found good. Held while it is checked, so that it is checked once.
+    good: Mutex<Option<Stamp>>,
+    /// The log has been told that it cannot be served.
+    reported: AtomicBool,
+}
+
+/// All objects of an image.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    repository: Arc<Repository>,
+    objects: Vec<Object>,
+    open: Mutex<HashMap<u32, Arc<File>>>,
+}
+
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(length) => read += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is whole at every instant.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Contents {
+    pub(crate) fn new(repository: Arc<Repository>, objects: Vec<(Digest, u64)>) -> Self {
+        let object = |(digest, size)| Object { digest, size, good: Mutex::default(), reported: AtomicBool::default() };
+        Self { repository, objects: objects.into_iter().map(object).collect(), open: Mutex::default() }
+    }
+
+    /// Opens an object that is good.
+    pub(crate) fn open(&self, index: u32) -> Result<File, ContentError> {
+        let object = &self.objects[index as usize];
+        let result = self.open_checked(object);
+        Self::report(object, &result);
+        result
+    }
+
+    /// Whether an object that was opened before is still good.
+    pub(crate) fn check_again(&self, index: u32, file: &File) -> Result<(), ContentError> {
+        let object = &self.objects[index as usize];
+        let result = self.check(object, file);
+        Self::report(object, &result);
+        result
+    }
+
+    /// Reads as much as there is of an object that is good.
+    pub(crate) fn read_at(&self, index: u32, buffer: &mut [u8], offset: u64) -> Result<usize, ContentError> {
+        let object = &self.objects[index as usize];
+        let result = self.open_kept(index).and_then(|file| {
+            read_at(&file, buffer, offset).map_err(|source| ContentError::Read { digest: object.digest, source })
+        });
+        Self::report(object, &result);
+        result
+    }
+
+    /// Opens an object that is good, and keeps it open for the next read.
+    fn open_kept(&self, index: u32) -> Result<Arc<File>, ContentError> {
+        let object = &self.objects[index as usize];
+        let kept = lock(&self.open).get(&index).cloned();
+        let result = match kept {
+            Some(file) => self.check(object, &file).map(|()| file),
+            None => self.open_checked(object).map(Arc::new),
+        };
+        let mut open = lock(&self.open);
+        match &result {
+            Ok(file) => {
+                if open.len() >= OPEN_MAX {
+                    open.clear();
+                }
+                open.insert(index, file.clone());
+            }
+            // It may have been repaired by the next time, in another file.
+            Err(_) => {
+                open.remove(&index);
+            }
+        }
+        result
+    }
+
+    fn open_checked(&self, object: &Object) -> Result<File, ContentError> {
+        let file = File::from(self.repository.open_object(&object.digest)?);
+        self.check(object, &file)?;
+        Ok(file)
+    }
+
+    fn check(&self, object: &Object, file: &File) -> Result<(), ContentError> {
+        let digest = object.digest;
+        let read_error = |source| ContentError::Read { digest, source };
+        let stamp = Stamp::of(file).map_err(read_error)?;
+        let mut good = lock(&object.good);
+        if *good == Some(stamp) {
+            return Ok(());
+        }
+        *good = None;
+        if self.repository.verity() == Verity::Unverified {
+            let mut reader = file;
+            io::Seek::rewind(&mut reader).map_err(read_error)?;
+            let found = fsverity::digest_reader(digest.algorithm(), reader).map_err(read_error)?;
+            if found != digest {
+                return Err(ObjectError::Mismatch { digest, found }.into());
+            }
+            // What has been hashed may have been changed behind that.
+            if Stamp::of(file).map_err(read_error)? != stamp {
+                return Err(ContentError::Changed { digest });
+            }
+        }
+        if stamp.size != object.size {
+            return Err(ContentError::Length { digest, stated: object.size, found: stamp.size });
+        }
+        *good = Some(stamp);
+        Ok(())
+    }
+
+    /// Tells the log about an object that cannot be served, once until it can.
+    fn report<T>(object: &Object, result: &Result<T, ContentError>) {
+        let failed = result.is_err();
+        if object.reported.swap(failed, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = result {
+            let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+            let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            tracing::error!("{text}: readers of its file get an I/O error");
+        }
+    }
+}
