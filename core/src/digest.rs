@@ -156,9 +156,27 @@ impl Digest {
     /// Reads `xx/rest`, as it stands at the end of symlink targets and overlay redirects.
     pub fn from_object_path(path: &str) -> Result<Self, ParseDigestError> {
         match path.as_bytes() {
-            [_, _, b'/', ..] => format!("{}{}", &path[..2], &path[3..]).parse(),
+            [first, second, b'/', rest @ ..] => Self::from_parts(&[*first, *second], rest),
             _ => Err(ParseDigestError::Length(path.len())),
         }
+    }
+
+    /// Reads the hex digits of both parts as one digest: the directory of an object and its name there.
+    pub(crate) fn from_parts(directory: &[u8], name: &[u8]) -> Result<Self, ParseDigestError> {
+        let algorithm = match directory.len() + name.len() {
+            64 => Algorithm::Sha256,
+            128 => Algorithm::Sha512,
+            n => return Err(ParseDigestError::Length(n)),
+        };
+        let mut bytes = [0; 64];
+        for (i, c) in directory.iter().chain(name).enumerate() {
+            let nibble = NIBBLES[usize::from(*c)];
+            if nibble == NO_NIBBLE {
+                return Err(ParseDigestError::Character(i + 1));
+            }
+            bytes[i / 2] = bytes[i / 2] << 4 | nibble;
+        }
+        Ok(Self { algorithm, bytes })
     }
 }
 
@@ -211,20 +229,7 @@ impl FromStr for Digest {
 
     /// Parses lower-case hex; 64 digits are SHA-256, 128 are SHA-512.
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let algorithm = match s.len() {
-            64 => Algorithm::Sha256,
-            128 => Algorithm::Sha512,
-            n => return Err(ParseDigestError::Length(n)),
-        };
-        let mut bytes = [0; 64];
-        for (i, c) in s.bytes().enumerate() {
-            let nibble = NIBBLES[usize::from(c)];
-            if nibble == NO_NIBBLE {
-                return Err(ParseDigestError::Character(i + 1));
-            }
-            bytes[i / 2] = bytes[i / 2] << 4 | nibble;
-        }
-        Ok(Self { algorithm, bytes })
+        Self::from_parts(b"", s.as_bytes())
     }
 }
 

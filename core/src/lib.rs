@@ -18,6 +18,7 @@ pub mod mount;
 pub mod observer;
 pub mod oci;
 mod proc_fd;
+pub mod published;
 pub mod repository;
 pub mod scan;
 pub mod selinux;

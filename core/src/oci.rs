@@ -28,6 +28,7 @@ mod pull;
 mod referrers;
 mod release;
 mod repair;
+mod resumed;
 mod source;
 mod store;
 mod stored_layer;
@@ -45,6 +46,7 @@ pub use docker_archive::{DockerArchive, DockerArchiveError};
 pub use forecast::{Amount, Forecast};
 pub use image_archive::{ArchiveForm, ImageArchive, ImageArchiveError};
 pub use image_directory::{ImageDirectory, ImageDirectoryError};
+pub(crate) use layer::{KnownObject, KnownObjects, import_known};
 pub use layer::{LayerError, StoredLayerError};
 pub use layout::{Layout, LayoutError};
 pub use loose::{LooseDirectory, loose_directories};
@@ -59,6 +61,7 @@ pub use pull::{PullError, PullOptions, TriedImage, pull};
 pub use referrers::{add_referrer, all_referrers, clean_referrers, referrers, remove_referrer};
 pub use release::{EXPIRES, Release};
 pub use repair::repair_from_image;
+pub(crate) use resumed::Resumed;
 pub use source::{FetchedManifest, ImageSource, LayerBytes, RemoteSource, SourceError};
 pub use store::{
     StoreError, StoredImage, TreeError, documents, image_of_erofs, image_tree, image_tree_with, manifests, open_image,

@@ -23,6 +23,7 @@ mod object_queue;
 mod partial;
 mod refs;
 mod repair;
+mod serial;
 mod space;
 mod stream;
 mod temporary;
@@ -47,6 +48,7 @@ pub(crate) use object_queue::{ObjectQueue, PendingObject};
 pub(crate) use partial::PartialBlob;
 pub use refs::{Namespace, RefError};
 pub use repair::{RepairError, RepairReport};
+pub use serial::SeenSerial;
 pub(crate) use space::Guard;
 pub use space::{Space, SpaceError};
 pub use stream::StreamError;
@@ -56,13 +58,14 @@ pub use why::{Why, WhyStep};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, Mode, OFlags, StatVfsMountFlags, accessat, fstatvfs, mkdirat, openat, syncfs,
+    Access, AtFlags, CWD, Mode, OFlags, RawDir, StatVfsMountFlags, accessat, fstatvfs, mkdirat, openat, syncfs,
 };
 use rustix::io::Errno;
 use thiserror::Error;
@@ -220,6 +223,12 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Gives up the shared lock, so that a collection of garbage need not wait for the end of this handle: for readers of what
+    /// is kept in another way, as a mounted image is. Nothing may be stored by it any more.
+    pub fn unlock(&self) -> Result<(), FileError> {
+        lock::release(self.dir.as_fd()).map_err(|errno| self.file_error("unlock", "", errno))
+    }
+
     /// Opens the repository at a path. Waits up to two minutes for a garbage collection of another process.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         Self::open_at(CWD, path)
@@ -394,6 +403,9 @@ fn make_directory(dir: BorrowedFd<'_>, path: &str) -> rustix::io::Result<bool> {
     }
 }
 
+/// Room for the names that one system call returns: all of them, in a directory of objects.
+const NAMES_BYTES: usize = 64 << 10;
+
 /// Names in a directory without `.` and `..`, in byte order. `None`: there is no such directory.
 fn names(dir: BorrowedFd<'_>, path: &str) -> io::Result<Option<Vec<Vec<u8>>>> {
     let dir = match open_directory(dir, path) {
@@ -402,10 +414,13 @@ fn names(dir: BorrowedFd<'_>, path: &str) -> io::Result<Option<Vec<Vec<u8>>>> {
         Err(errno) => return Err(errno.into()),
     };
     let mut names = Vec::new();
-    for entry in Dir::new(dir)? {
-        let name = entry?.file_name().to_bytes().to_vec();
+    let mut buffer = vec![MaybeUninit::uninit(); NAMES_BYTES];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name);
+            names.push(name.to_vec());
         }
     }
     names.sort();

@@ -1,12 +1,12 @@
 //! Fetching blobs: what arrives from far away is kept in the repository, and read from there by the next attempt.
 
-use std::io::{self, Read};
 use std::sync::atomic::AtomicBool;
 
 use super::decompress::Blob;
 use super::layer::{self, LayerError, LayerSource};
 use super::manifest::BlobDescriptor;
-use super::source::{ImageSource, LayerBytes, RemoteSource};
+use super::resumed::Resumed;
+use super::source::{ImageSource, LayerBytes};
 use crate::digest::Digest;
 use crate::observer::{Event, Observer};
 use crate::repository::{ObjectQueue, PartialBlob, Repository};
@@ -44,7 +44,9 @@ impl<'r> Fetch<'_, 'r> {
             if kept_bytes > 0 {
                 observer.event(Event::Resumed { id, done_bytes: kept_bytes });
             }
-            let bytes = Resumed { remote, blob, kept: &mut kept, kept_bytes, position: 0, rest: None };
+            let open = |offset| remote.blob_from(blob, offset);
+            let what = format!("blob {}", blob.digest);
+            let bytes = Resumed::new(&open, &what, blob.size, &mut kept, kept_bytes);
             let result = import(Blob::new(Box::new(bytes), blob, id, stop, observer).resumed_at(kept_bytes));
             let error = match result {
                 Ok(imported) => return Ok((imported, kept)),
@@ -112,63 +114,5 @@ impl<'r> Fetch<'_, 'r> {
                 None
             }
         }
-    }
-}
-
-/// Reads what was kept, then the rest from its source, which is kept as it comes.
-struct Resumed<'a, 'r> {
-    remote: &'a dyn RemoteSource,
-    blob: &'a BlobDescriptor,
-    /// `None` once it cannot be read or written: then the rest is fetched and not kept.
-    kept: &'a mut Option<PartialBlob<'r>>,
-    /// What was there at the beginning.
-    kept_bytes: u64,
-    position: u64,
-    rest: Option<Box<dyn Read + Send + 'a>>,
-}
-
-impl Resumed<'_, '_> {
-    /// Goes on without keeping anything; most likely there is no space.
-    fn give_up_keeping(&mut self, error: &io::Error) {
-        tracing::warn!("cannot keep what arrives of blob {}: {error}, ignoring", self.blob.digest);
-        if let Some(kept) = self.kept.take() {
-            kept.remove();
-        }
-    }
-}
-
-impl Read for Resumed<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(kept) = &self.kept
-            && self.position < self.kept_bytes
-        {
-            match kept.read_at(buffer, self.position) {
-                Ok(n) => {
-                    self.position += n as u64;
-                    return Ok(n);
-                }
-                Err(error) => self.give_up_keeping(&error),
-            }
-        }
-        if self.position >= self.blob.size && self.rest.is_none() {
-            return Ok(0);
-        }
-        let rest = match &mut self.rest {
-            Some(rest) => rest,
-            None => {
-                let rest = self.remote.blob_from(self.blob, self.position).map_err(io::Error::other)?;
-                self.rest.insert(rest)
-            }
-        };
-        let n = rest.read(buffer)?;
-        if let Some(kept) = &mut self.kept
-            // More than there should be is for our reader to complain about.
-            && self.position + n as u64 <= self.blob.size
-            && let Err(error) = kept.append(&buffer[..n])
-        {
-            self.give_up_keeping(&error);
-        }
-        self.position += n as u64;
-        Ok(n)
     }
 }

@@ -1,7 +1,8 @@
 //! [`Forecast`]: what pulling an offered image would cost, told without changing anything.
 //!
 //! What is to be fetched, the manifest tells. What is to be stored is another matter: files that the repository has are not
-//! stored again, and which these are is not known before the layers are here. Then it is known exactly.
+//! stored again, and which these are is not known before the layers are here. Then it is known exactly. A published tree tells
+//! it of its objects; for that the metadata of what changed is fetched.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +15,8 @@ use crate::boot::{BootOptions, transform_for_boot};
 use crate::digest::Digest;
 use crate::erofs;
 use crate::fsverity;
+use crate::observer::Silent;
+use crate::published::FetchTree;
 use crate::repository::{Repository, Space};
 use crate::splitstream::ContentType;
 use crate::transform::XattrFilter;
@@ -96,6 +99,22 @@ impl Offer<'_> {
             // What has arrived in a pull that was interrupted is not fetched again.
             let arrived = repository.partial_blob_bytes(&descriptor.digest.to_string())?;
             *sum = sum.saturating_add(descriptor.size.saturating_sub(arrived));
+        }
+        if let (false, Some(source)) = (complete, self.source().published()) {
+            let diff_ids: Vec<_> = self.layers().map(|(_, diff_id)| *diff_id).collect();
+            let tree = FetchTree::open(repository, source, &diff_ids, &Silent)?;
+            let space = repository.space()?;
+            let (mut fetch_bytes, mut object_bytes) = (0_u64, 0_u64);
+            for object in tree.missing()? {
+                fetch_bytes = fetch_bytes.saturating_add(object.file_bytes());
+                object_bytes = object_bytes.saturating_add(repository.object_bytes(&space, object.size));
+            }
+            return Ok(Forecast {
+                fetch_bytes: Amount::exactly(fetch_bytes),
+                stored_bytes: Amount { at_least: object_bytes, at_most: None },
+                boot_image: None,
+                files: None,
+            });
         }
         if !complete {
             let at_most = Some(missing_bytes.saturating_add(unproven_bytes));

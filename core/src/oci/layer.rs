@@ -16,6 +16,7 @@ mod error;
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufReader, Read, Write};
+use std::iter::{self, Peekable};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::TryRecvError;
 
@@ -51,6 +52,17 @@ pub(crate) struct LayerSource<'a> {
     pub(crate) diff_id: &'a ContentDigest,
 }
 
+/// An object of the repository that a part of a layer was read from.
+pub(crate) struct KnownObject {
+    /// Where it begins in the layer.
+    pub(crate) position: u64,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+/// Such objects in the order of the layer.
+pub(crate) type KnownObjects<'a> = Box<dyn Iterator<Item = KnownObject> + Send + 'a>;
+
 /// Imports a layer of which nothing is known but its diff_id.
 pub(crate) fn import_uncompressed(
     queue: &ObjectQueue<'_>,
@@ -60,9 +72,23 @@ pub(crate) fn import_uncompressed(
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Digest, LayerError> {
+    import_known(queue, diff_id, id, bytes, Box::new(iter::empty()), stop, observer)
+}
+
+/// The same of a layer that is read from objects of this repository: files that are `known` objects are not stored again. That
+/// the layer has its diff_id proves what was read of them.
+pub(crate) fn import_known<'a>(
+    queue: &'a ObjectQueue<'a>,
+    diff_id: &'a ContentDigest,
+    id: &'a str,
+    bytes: Box<dyn Read + Send + 'a>,
+    known: KnownObjects<'a>,
+    stop: &'a AtomicBool,
+    observer: &'a dyn Observer,
+) -> Result<Digest, LayerError> {
     let blob = BlobDescriptor { digest: *diff_id, size: 0, media_type: String::new() };
     let layer = LayerSource { blob: &blob, compression: Compression::None, diff_id };
-    import(queue, &layer, Blob::new(bytes, &blob, id, stop, observer).of_unknown_size())
+    import_from(queue, &layer, Blob::new(bytes, &blob, id, stop, observer).of_unknown_size(), known)
 }
 
 /// Reads a layer that is not compressed and whose size nobody knows, and stores it as [`import`] does.
@@ -85,6 +111,15 @@ pub(crate) fn import_stream(
 ///
 /// Nothing but objects is left behind when it fails.
 pub(crate) fn import(queue: &ObjectQueue<'_>, layer: &LayerSource<'_>, blob: Blob<'_>) -> Result<Digest, LayerError> {
+    import_from(queue, layer, blob, Box::new(iter::empty()))
+}
+
+fn import_from<'a>(
+    queue: &'a ObjectQueue<'a>,
+    layer: &LayerSource<'a>,
+    blob: Blob<'a>,
+    known: KnownObjects<'a>,
+) -> Result<Digest, LayerError> {
     let decoder = Decoder::new(layer.compression, blob).map_err(LayerError::Decompress)?;
     let repository = queue.repository();
     let import = Import {
@@ -93,6 +128,8 @@ pub(crate) fn import(queue: &ObjectQueue<'_>, layer: &LayerSource<'_>, blob: Blo
         blob: layer.blob,
         decoder: BufReader::with_capacity(READ_BYTES, decoder),
         hasher: ContentHasher::new(layer.diff_id.algorithm()),
+        position: 0,
+        known: known.peekable(),
         stream: Writer::new(repository.algorithm(), ContentType::Layer).map_err(LayerError::Write)?,
         unfinished: VecDeque::new(),
         last: None,
@@ -148,6 +185,9 @@ struct Import<'a> {
     blob: &'a BlobDescriptor,
     decoder: BufReader<Decoder<'a>>,
     hasher: ContentHasher,
+    /// Bytes of the layer that were read.
+    position: u64,
+    known: Peekable<KnownObjects<'a>>,
     /// Written up to the first file whose digest is not known.
     stream: Writer,
     unfinished: VecDeque<Unfinished>,
@@ -177,6 +217,7 @@ impl Import<'_> {
                     self.room.take(n as u64).map_err(LayerError::Space)?;
                     self.hasher.update(&buffer[filled..filled + n]);
                     filled += n;
+                    self.position += n as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -221,6 +262,27 @@ impl Import<'_> {
         self.inline.clear();
         self.waiting_bytes = 0;
         Ok(())
+    }
+
+    /// The object that a file which begins here was read from.
+    fn known(&mut self, size: u64) -> Option<Digest> {
+        let position = self.position;
+        while self.known.next_if(|object| object.position < position).is_some() {}
+        self.known.next_if(|object| object.position == position && object.size == size).map(|object| object.digest)
+    }
+
+    /// Reads a file that is in the repository. `None`: the archive ended before.
+    fn pass(&mut self, size: u64, digest: Digest) -> Result<Option<Object>, LayerError> {
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(COPY_BYTES)];
+        let mut left = size;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            if self.fill(&mut buffer[..part])? < part {
+                return Ok(None);
+            }
+            left -= part as u64;
+        }
+        Ok(Some(Object::Stored(digest)))
     }
 
     /// Reads a file that is not to be in memory as a whole, and stores it. `None`: the archive ended before.
@@ -275,7 +337,11 @@ impl Input for Import<'_> {
 
     /// The result has no digest, as that may not be known yet; `expand` alone asks for it.
     fn contents(&mut self, size: u64) -> Result<Option<Content>, LayerError> {
-        let object = if size <= HAND_OVER_MAX_BYTES { self.hand_over(size) } else { self.store(size) };
+        let object = match self.known(size) {
+            Some(digest) => self.pass(size, digest),
+            None if size <= HAND_OVER_MAX_BYTES => self.hand_over(size),
+            None => self.store(size),
+        };
         let Some(object) = object? else { return Ok(None) };
         let inline = std::mem::take(&mut self.inline);
         self.inline_run_bytes = 0;

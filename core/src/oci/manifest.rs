@@ -24,6 +24,8 @@ pub const INDEX_MEDIA_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 const CONFIG_MEDIA_TYPES: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+/// Media type of what sigstore signs.
+const SIGNATURE_MEDIA_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
 /// Why a document is not the manifest or configuration of an image that can be stored.
 #[derive(Debug, Error)]
@@ -191,9 +193,11 @@ impl CheckedArtifact {
         })
     }
 
-    /// An image has a configuration that says how its layers are used.
+    /// An image has a configuration that says how its layers are used. Signatures of sigstore have one, too, but no layers.
     pub(crate) fn is_image(&self) -> bool {
+        let is_signature = |layer: &BlobDescriptor| layer.media_type == SIGNATURE_MEDIA_TYPE;
         CONFIG_MEDIA_TYPES.contains(&self.config.media_type.as_str())
+            && (self.layers.is_empty() || !self.layers.iter().all(is_signature))
     }
 }
 
@@ -262,6 +266,25 @@ mod tests {
     use super::*;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn signatures_of_sigstore_are_artifacts() {
+        let of = |layers: &[&str]| {
+            let layers: Vec<_> = layers
+                .iter()
+                .map(|kind| format!(r#"{{"mediaType":"application/vnd.{kind}","size":1,"digest":"{DIGEST}"}}"#))
+                .collect();
+            let manifest = format!(
+                r#"{{"schemaVersion":2,"layers":[{}],"config":{{"mediaType":"application/vnd.oci.image.config.v1+json",
+                "size":2,"digest":"{DIGEST}"}}}}"#,
+                layers.join(",")
+            );
+            CheckedArtifact::parse(manifest.as_bytes()).unwrap().is_image()
+        };
+        let (layer, signature) = ("oci.image.layer.v1.tar", "dev.cosign.simplesigning.v1+json");
+        assert!(of(&[]) && of(&[layer]) && of(&[layer, signature]));
+        assert!(!of(&[signature]) && !of(&[signature, signature]));
+    }
 
     #[test]
     fn documents_as_docker_writes_them_are_read() {

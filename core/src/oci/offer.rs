@@ -10,6 +10,7 @@ use super::pull::{PullError, fetch_config};
 use super::release::Release;
 use super::source::{ImageSource, LayerBytes, RemoteSource, SourceError};
 use super::store::layer_name;
+use crate::published::PublishedSource;
 use crate::repository::{FileError, Repository};
 
 /// An image as its origin offers it now: manifest and configuration, fetched and checked.
@@ -58,6 +59,10 @@ impl<'a> Offer<'a> {
     /// What it says of its version and its times.
     pub fn release(&self) -> &Release {
         &self.release
+    }
+
+    pub(super) fn source(&self) -> &dyn ImageSource {
+        self.source
     }
 
     pub(super) fn json(&self) -> &[u8] {
@@ -118,5 +123,9 @@ impl ImageSource for Offer<'_> {
 
     fn remote(&self) -> Option<&dyn RemoteSource> {
         self.source.remote()
+    }
+
+    fn published(&self) -> Option<&dyn PublishedSource> {
+        self.source.published()
     }
 }

@@ -58,17 +58,16 @@ impl Platform {
     /// # Errors
     /// [`ManifestError::Platform`] if there is none.
     pub fn select<'a>(&self, manifests: &'a [Descriptor]) -> Result<&'a Descriptor, ManifestError> {
-        let base = base_variant(&self.architecture);
         let fitting = manifests.iter().filter_map(|descriptor| {
             let platform = descriptor.platform().as_ref()?;
-            self.check(&platform.architecture().to_string(), &platform.os().to_string()).ok()?;
-            let variant = platform.variant().as_deref().filter(|variant| !variant.is_empty()).or(base);
-            match self.variant.as_deref() {
-                Some(wanted) if variant != Some(wanted) => None,
-                _ => Some((variant != base, descriptor)),
-            }
+            let image = Self {
+                architecture: platform.architecture().to_string(),
+                os: platform.os().to_string(),
+                variant: platform.variant().clone(),
+            };
+            Some((self.rank(&image)?, descriptor))
         });
-        fitting.min_by_key(|(other_variant, _)| *other_variant).map(|(_, descriptor)| descriptor).ok_or_else(|| {
+        fitting.min_by_key(|(rank, _)| *rank).map(|(_, descriptor)| descriptor).ok_or_else(|| {
             let platforms = manifests.iter().filter_map(|descriptor| descriptor.platform().as_ref());
             let mut available: Vec<String> = platforms
                 .map(|platform| match platform.variant() {
@@ -80,6 +79,18 @@ impl Platform {
             available.dedup();
             ManifestError::Platform { wanted: self.clone(), available }
         })
+    }
+
+    /// Which of several images to take for this platform: the first with the lowest rank. `None`: this one does not run here. An
+    /// image without a variant is one for the base variant of its architecture.
+    pub fn rank(&self, image: &Self) -> Option<u8> {
+        self.check(&image.architecture, &image.os).ok()?;
+        let base = base_variant(&self.architecture);
+        let variant = image.variant.as_deref().filter(|variant| !variant.is_empty()).or(base);
+        match self.variant.as_deref() {
+            Some(wanted) if variant != Some(wanted) => None,
+            _ => Some(u8::from(variant != base)),
+        }
     }
 
     /// Fails unless an image for `architecture` and `os` runs here.

@@ -31,6 +31,7 @@ use crate::boot::BootError;
 use crate::digest::Digest;
 use crate::erofs::{self, Format};
 use crate::observer::Observer;
+use crate::published::FetchTreeError;
 use crate::repository::{
     FileError, ImageError, Namespace, NotWritable, ObjectError, PublishError, RefError, Repository, SpaceError,
 };
@@ -97,6 +98,9 @@ pub enum PullError {
         /// What is wrong.
         source: LayerError,
     },
+    /// The image was not fetched from a published tree.
+    #[error(transparent)]
+    Published(#[from] FetchTreeError),
     /// The layers do not make a file tree.
     #[error("cannot build the file tree of the image")]
     Tree(#[from] TreeError),
@@ -161,19 +165,35 @@ pub fn pull(
 ) -> Result<StoredImage, PullError> {
     repository.check_writable()?;
     let tag_ref = options.tag.map(tag_ref).transpose()?;
-    let json = source.manifest().map_err(PullError::FetchManifest)?;
-    let manifest = CheckedManifest::parse(&json)?;
-    let pull = Pull { repository, source, options, observer, json, manifest };
-    let boot_image = pull.store()?;
+    let (digest, boot_image) = store(repository, source, options, observer)?;
+    if let Some(published) = source.published() {
+        let (tree, serial) = published.serial().map_err(PullError::FetchManifest)?;
+        repository.remember_serial(&tree, serial)?;
+    }
 
-    let name = manifest_name(&pull.manifest.digest);
+    let name = manifest_name(&digest);
     for ref_name in [tag_ref.as_deref(), options.keep_as].into_iter().flatten() {
         if repository.ref_target(Namespace::Streams, ref_name)?.as_ref() != Some(&name) {
             repository.set_ref(Namespace::Streams, ref_name, &name)?;
         }
     }
-    let image = open_manifest(repository, &pull.manifest.digest)?;
+    let image = open_manifest(repository, &digest)?;
     Ok(StoredImage { boot_image: boot_image.or(image.boot_image), ..image })
+}
+
+/// Makes sure that an image is there, and nothing more: no ref is set, and nothing of its source is remembered. Returns the
+/// digest of the manifest, and the boot image that was asked for.
+pub(super) fn store(
+    repository: &Repository,
+    source: &dyn ImageSource,
+    options: &PullOptions<'_>,
+    observer: &dyn Observer,
+) -> Result<(ContentDigest, Option<Digest>), PullError> {
+    let json = source.manifest().map_err(PullError::FetchManifest)?;
+    let manifest = CheckedManifest::parse(&json)?;
+    let digest = manifest.digest;
+    let pull = Pull { repository, source, options, observer, json, manifest };
+    Ok((digest, pull.store()?))
 }
 
 fn list(tried: &[TriedImage]) -> String {
@@ -227,7 +247,7 @@ impl Pull<'_> {
             platform.check(&config.config.architecture().to_string(), &config.config.os().to_string())?;
         }
         let formats = self.formats()?;
-        if self.source.remote().is_some() {
+        if self.source.remote().is_some() || self.source.published().is_some() {
             self.repository.remove_abandoned_blobs();
         }
         self.check_space(&config.diff_ids)?;

@@ -7,11 +7,12 @@ use super::digest::ContentDigest;
 use super::fetch::Fetch;
 use super::layer::LayerSource;
 use super::manifest::{CheckedConfig, CheckedManifest};
-use super::pull::{PullError, PullOptions, fetch_config, pull};
+use super::pull::{PullError, PullOptions, fetch_config, store};
 use super::source::ImageSource;
 use super::store::{layer_name, manifest_name, open_manifest};
 use crate::digest::Digest;
 use crate::observer::{Event, Observer};
+use crate::published::FetchTree;
 use crate::repository::{FileError, FsckReport, Repository};
 use crate::splitstream::ContentType;
 
@@ -34,7 +35,7 @@ pub fn repair_from_image(
     repository.distrust(found.bad_objects.iter().copied());
     let manifest = CheckedManifest::parse(&source.manifest().map_err(PullError::FetchManifest)?)?;
     let config = CheckedConfig::parse(&fetch_config(source, &manifest.config)?, manifest.layers.len())?;
-    let mut fetched = BTreeSet::new();
+    let (mut fetched, mut tree) = (BTreeSet::new(), None);
     for (diff_id, (blob, compression)) in config.diff_ids.iter().zip(&manifest.layers) {
         if fetched.contains(diff_id) || !is_bad(repository, diff_id, &found.bad_objects)? {
             continue;
@@ -42,9 +43,18 @@ pub fn repair_from_image(
         let id = blob.digest.to_string();
         let what = format!("layer {}", blob.digest.short());
         observer.event(Event::Started { id: &id, what: &what, total_bytes: Some(blob.size) });
-        let layer = LayerSource { blob, compression: *compression, diff_id };
-        let fetch = Fetch { repository, source, blob, id: &id, stop: &AtomicBool::new(false), observer };
-        let imported = repository.with_queue(|objects| fetch.layer(objects, &layer));
+        let stop = AtomicBool::new(false);
+        if let (None, Some(source)) = (&tree, source.published()) {
+            tree = Some(FetchTree::open(repository, source, &config.diff_ids, observer)?);
+        }
+        let imported = if let Some(tree) = &tree {
+            tree.repair(diff_id)?;
+            repository.with_queue(|objects| tree.import(objects, diff_id, &id, &stop)).map(|stream| (stream, None))
+        } else {
+            let layer = LayerSource { blob, compression: *compression, diff_id };
+            let fetch = Fetch { repository, source, blob, id: &id, stop: &stop, observer };
+            repository.with_queue(|objects| fetch.layer(objects, &layer))
+        };
         let (stream, kept) = imported.map_err(|source| PullError::Layer { digest: blob.digest, source })?;
         observer.event(Event::Finished { id: &id });
         if repository.stream(&layer_name(diff_id))? != Some(stream) {
@@ -80,7 +90,8 @@ fn is_bad(repository: &Repository, diff_id: &ContentDigest, bad: &BTreeSet<Diges
     }
 }
 
-/// Makes what is missing of the image itself: a pull, which finds all layers there.
+/// Makes what is missing of the image itself, of which all layers are there. What a published tree says of itself is not
+/// remembered: who repairs demands no key.
 fn remake(
     repository: &Repository,
     source: &dyn ImageSource,
@@ -93,8 +104,8 @@ fn remake(
         Err(_) => true,
     };
     let options = |bootable| PullOptions { bootable, ..PullOptions::default() };
-    match pull(repository, source, &options(bootable), observer) {
-        Err(PullError::Boot(_)) => pull(repository, source, &options(false), observer).map(drop),
+    match store(repository, source, &options(bootable), observer) {
+        Err(PullError::Boot(_)) => store(repository, source, &options(false), observer).map(drop),
         result => result.map(drop),
     }
 }

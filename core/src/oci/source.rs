@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use super::digest::ContentDigest;
 use super::manifest::BlobDescriptor;
+use crate::published::PublishedSource;
 
 /// Why a source could not deliver.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,11 @@ pub trait ImageSource: Sync {
     /// The same source if it is far away: then layers are fetched from it by [`RemoteSource::blob_from`], and what arrives is
     /// kept for the case that the pull is interrupted.
     fn remote(&self) -> Option<&dyn RemoteSource> {
+        None
+    }
+
+    /// The same source if it is a published tree: then layers are not fetched from it but rebuilt.
+    fn published(&self) -> Option<&dyn PublishedSource> {
         None
     }
 }
@@ -123,5 +129,9 @@ impl ImageSource for FetchedManifest<'_> {
 
     fn remote(&self) -> Option<&dyn RemoteSource> {
         self.source.remote()
+    }
+
+    fn published(&self) -> Option<&dyn PublishedSource> {
+        self.source.published()
     }
 }

@@ -7,6 +7,7 @@ mod objects;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::thread;
 
 use rustix::io::Errno;
 use thiserror::Error;
@@ -158,6 +159,23 @@ impl FsckReport {
         self.findings.is_empty()
     }
 
+    /// Adds what another part of the check has found.
+    fn add(&mut self, part: Self) {
+        self.findings.extend(part.findings);
+        self.has_metadata |= part.has_metadata;
+        self.objects_checked += part.objects_checked;
+        self.objects_corrupted += part.objects_corrupted;
+        self.streams_checked += part.streams_checked;
+        self.streams_corrupted += part.streams_corrupted;
+        self.images_checked += part.images_checked;
+        self.images_corrupted += part.images_corrupted;
+        self.broken_links += part.broken_links;
+        self.missing_objects += part.missing_objects;
+        self.temporary_files.extend(part.temporary_files);
+        self.bad_objects.extend(part.bad_objects);
+        self.missing_names.extend(part.missing_names);
+    }
+
     /// Notes a finding that an object is the cause of.
     fn find_bad(&mut self, kind: FindingKind, path: &str, object: Digest, detail: Option<String>) {
         self.bad_objects.insert(object);
@@ -190,18 +208,33 @@ impl Repository {
     pub fn fsck(&self, options: &FsckOptions, observer: &dyn Observer) -> Result<FsckReport, FsckError> {
         let mut report = FsckReport::default();
         self.check_metadata(&mut report);
-        if !options.metadata_only {
-            observer.event(Event::Step("checking objects"));
-            self.check_objects(&mut report, observer)?;
+        if options.metadata_only {
+            observer.event(Event::Step("checking streams and images"));
+            report.add(self.check_named()?);
+        } else {
+            observer.event(Event::Step("checking objects, streams and images"));
+            // What names lead to asks for many small things while the objects keep the disk and the processors busy.
+            thread::scope(|scope| {
+                let named = scope.spawn(|| self.check_named());
+                let objects = self.check_objects(observer);
+                let named = named.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                report.add(objects?);
+                report.add(named?);
+                Ok::<_, FileError>(())
+            })?;
         }
-        observer.event(Event::Step("checking streams"));
-        self.check_streams(&mut report)?;
-        observer.event(Event::Step("checking images"));
-        self.check_images(&mut report)?;
         observer.event(Event::Step("checking refs"));
         self.check_refs(&mut report)?;
         report.temporary_files = self.temporary_files()?;
         report.findings.sort();
+        Ok(report)
+    }
+
+    /// Checks what first-level names stand for, and all that these need.
+    fn check_named(&self) -> Result<FsckReport, FileError> {
+        let mut report = FsckReport::default();
+        self.check_streams(&mut report)?;
+        self.check_images(&mut report)?;
         Ok(report)
     }
 

@@ -319,10 +319,9 @@ impl Repository {
             let found =
                 names(self.dir.as_fd(), &directory).map_err(|error| self.file_error("read", &directory, error))?;
             for rest in found.unwrap_or_default() {
-                let rest = String::from_utf8_lossy(&rest);
-                match format!("{prefix}{rest}").parse() {
+                match Digest::from_parts(prefix.as_bytes(), &rest) {
                     Ok(digest) => listed.objects.push(digest),
-                    Err(_) => listed.others.push(format!("{directory}/{rest}")),
+                    Err(_) => listed.others.push(format!("{directory}/{}", String::from_utf8_lossy(&rest))),
                 }
             }
         }

@@ -77,6 +77,11 @@ pub(super) fn acquire(
     }
 }
 
+/// Gives up the lock.
+pub(super) fn release(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    flock(dir, FlockOperation::Unlock)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

@@ -102,8 +102,18 @@ pub(super) enum Existing {
 impl Repository {
     /// Stores an object whose bytes are in memory.
     pub fn put_object(&self, data: &[u8]) -> Result<StoredObject, ObjectError> {
+        self.put_object_that(data, |_| Ok(()))
+    }
+
+    /// Stores an object if `accept` likes its digest.
+    fn put_object_that(
+        &self,
+        data: &[u8],
+        accept: impl FnOnce(&Digest) -> Result<(), ObjectError>,
+    ) -> Result<StoredObject, ObjectError> {
         self.check_writable()?;
         let digest = fsverity::digest(self.algorithm(), data);
+        accept(&digest)?;
         let size_bytes = data.len() as u64;
         let stored = StoredObject { digest, size_bytes, new: false };
         let existing = self.existing(&digest, size_bytes, &mut &data[..])?;
@@ -266,6 +276,11 @@ impl Repository {
         Ok(if good { Existing::Good } else { Existing::Damaged })
     }
 
+    /// Whether an object is there and what its name says; reads all of it where the kernel does not vouch for it.
+    pub(crate) fn is_sound(&self, digest: &Digest) -> Result<bool, FileError> {
+        Ok(matches!(self.check_existing(digest)?, Existing::Good))
+    }
+
     /// With [`Verity::Required`], seals the file and returns the kernel's digest.
     pub(super) fn seal(&self, temporary: &mut Temporary<'_>) -> Result<Option<Digest>, ObjectError> {
         if self.verity() == Verity::Unverified {
@@ -350,9 +365,25 @@ impl std::fmt::Debug for State<'_> {
 impl ObjectWriter<'_> {
     /// Stores the object under its digest.
     pub fn finish(self) -> Result<StoredObject, ObjectError> {
+        self.finish_that(|_| Ok(()))
+    }
+
+    /// Stores the object if it has this digest.
+    ///
+    /// # Errors
+    /// [`ObjectError::Mismatch`] if it has another one; nothing is stored then.
+    pub fn finish_as(self, digest: &Digest) -> Result<StoredObject, ObjectError> {
+        let digest = *digest;
+        self.finish_that(|found| match *found == digest {
+            true => Ok(()),
+            false => Err(ObjectError::Mismatch { digest, found: *found }),
+        })
+    }
+
+    fn finish_that(self, accept: impl FnOnce(&Digest) -> Result<(), ObjectError>) -> Result<StoredObject, ObjectError> {
         let repository = self.repository;
         let (mut temporary, hasher, size_bytes) = match self.state {
-            State::Memory(bytes) => return repository.put_object(&bytes),
+            State::Memory(bytes) => return repository.put_object_that(&bytes, accept),
             State::File { temporary, hasher, size_bytes } => (temporary, hasher, size_bytes),
         };
         let error = |source: io::Error| repository.file_error("write an object in", OBJECTS, source);
@@ -365,6 +396,7 @@ impl ObjectWriter<'_> {
             // A writer without a hasher belongs to a repository whose seal gives the digest.
             return Err(error(Errno::NODATA.into()).into());
         };
+        accept(&digest)?;
         temporary.file().rewind().map_err(error)?;
         let existing = repository.existing(&digest, size_bytes, &mut temporary.file())?;
         let stored = StoredObject { digest, size_bytes, new: false };

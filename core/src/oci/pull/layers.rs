@@ -10,18 +10,23 @@ use crate::digest::Digest;
 use crate::observer::Event;
 use crate::oci::digest::ContentDigest;
 use crate::oci::fetch::Fetch;
-use crate::oci::layer::LayerSource;
+use crate::oci::layer::{LayerError, LayerSource};
 use crate::oci::manifest::BlobDescriptor;
 use crate::oci::proof;
 use crate::oci::source::RemoteSource;
 use crate::oci::store::layer_name;
+use crate::published::FetchTree;
 use crate::repository::ObjectQueue;
 use crate::splitstream::ContentType;
 
 impl<'a> Pull<'a> {
     /// Fails if the layers that are missing cannot be stored. Their compressed size is taken: of what is in them the
     /// repository may have a part, and how much larger the rest is, nobody knows yet.
+    /// A published tree will tell.
     pub(super) fn check_space(&self, diff_ids: &[ContentDigest]) -> Result<(), PullError> {
+        if self.source.published().is_some() {
+            return Ok(());
+        }
         let mut missing_bytes = 0_u64;
         let mut seen = BTreeSet::new();
         for (diff_id, (blob, _)) in diff_ids.iter().zip(&self.manifest.layers) {
@@ -58,6 +63,14 @@ impl<'a> Pull<'a> {
                 None => missing.push((*diff_id, blob, *compression)),
             }
         }
+        let tree = match self.source.published() {
+            Some(source) if !missing.is_empty() => {
+                let tree = FetchTree::open(self.repository, source, diff_ids, self.observer)?;
+                tree.fetch_objects()?;
+                Some(tree)
+            }
+            _ => None,
+        };
         // Taken from the end: the largest first, so that it is not alone at the end.
         missing.sort_by_key(|(_, blob, _)| blob.size);
         let connections = self.source.remote().and_then(RemoteSource::connections);
@@ -77,7 +90,11 @@ impl<'a> Pull<'a> {
                             return;
                         }
                         let layer = LayerSource { blob, compression, diff_id: &diff_id };
-                        match self.fetch_layer(&layer, objects, arrived, &stop) {
+                        let imported = match &tree {
+                            Some(tree) => self.rebuild_layer(tree, &layer, objects, &stop),
+                            None => self.fetch_layer(&layer, objects, arrived, &stop),
+                        };
+                        match imported {
                             Ok(stream) => {
                                 lock(&done).insert(diff_id, stream);
                             }
@@ -114,6 +131,30 @@ impl<'a> Pull<'a> {
         proof::remember(repository, &stream, layer.diff_id);
         observer.event(Event::Finished { id: &id });
         arrived.add(layer.diff_id, stream, kept)?;
+        Ok(stream)
+    }
+
+    /// Imports a layer that a published tree has, all of whose objects are here.
+    fn rebuild_layer(
+        &self,
+        tree: &FetchTree<'_>,
+        layer: &LayerSource<'_>,
+        objects: &ObjectQueue<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Digest, PullError> {
+        let LayerSource { blob, diff_id, .. } = *layer;
+        let (id, what) = (blob.digest.to_string(), layer_title(blob));
+        let total_bytes = Some(tree.layer_size(diff_id)?);
+        self.observer.event(Event::Started { id: &id, what: &what, total_bytes });
+        let import = || tree.import(objects, diff_id, &id, stop);
+        let stream = match import() {
+            // A power cut may have left anything in place of an object.
+            Err(error) if !matches!(error, LayerError::Stopped) && tree.repair(diff_id)? => import(),
+            result => result,
+        };
+        let stream = stream.map_err(|source| PullError::Layer { digest: blob.digest, source })?;
+        proof::remember(self.repository, &stream, diff_id);
+        self.observer.event(Event::Finished { id: &id });
         Ok(stream)
     }
 

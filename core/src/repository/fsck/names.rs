@@ -78,8 +78,11 @@ impl Repository {
             Err(error) => return finding(FindingKind::StreamOpenFailed, chain(&error)),
         };
         let mut good = true;
+        let mut sizes = HashMap::new();
         for object in stream.object_refs() {
-            if self.object_size(object)?.is_none() {
+            if let Some(size) = self.object_size(object)? {
+                sizes.insert(*object, size);
+            } else {
                 report.find_bad(FindingKind::MissingObjectRef, path, *object, Some(object.to_string()));
                 good = false;
             }
@@ -93,7 +96,7 @@ impl Repository {
             match chunk {
                 Ok(Chunk::Inline(bytes)) => merged_size = merged_size.saturating_add(bytes.len() as u64),
                 Ok(Chunk::External(object)) => {
-                    merged_size = merged_size.saturating_add(self.object_size(&object)?.unwrap_or(0));
+                    merged_size = merged_size.saturating_add(sizes.get(&object).copied().unwrap_or(0));
                 }
                 Err(error) => good = finding(FindingKind::StreamReadFailed, chain(&error))?,
             }

@@ -19,7 +19,7 @@ use crate::repository::{FileError, OBJECTS, Repository, Verity, names, verity};
 const ID: &str = "objects";
 
 impl Repository {
-    pub(super) fn check_objects(&self, report: &mut FsckReport, observer: &dyn Observer) -> Result<(), FileError> {
+    pub(super) fn check_objects(&self, observer: &dyn Observer) -> Result<FsckReport, FileError> {
         let prefixes = self.object_prefixes()?;
         let next = AtomicUsize::new(0);
         let threads = thread::available_parallelism().map_or(1, |number| number.get()).min(prefixes.len());
@@ -40,14 +40,11 @@ impl Repository {
                 .collect()
         });
         observer.event(Event::Finished { id: ID });
+        let mut report = FsckReport::default();
         for part in parts {
-            let part = part?;
-            report.objects_checked += part.objects_checked;
-            report.objects_corrupted += part.objects_corrupted;
-            report.findings.extend(part.findings);
-            report.bad_objects.extend(part.bad_objects);
+            report.add(part?);
         }
-        Ok(())
+        Ok(report)
     }
 
     fn check_prefix(&self, prefix: &str, hasher: &mut FileHasher, report: &mut FsckReport) -> Result<(), FileError> {

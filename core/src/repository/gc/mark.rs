@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 
+use foldhash::fast::RandomState;
 use thiserror::Error;
 
 use super::GcError;
@@ -49,14 +50,14 @@ impl From<FileError> for MarkError {
 /// The live set, and what is yet to be opened.
 pub(super) struct Marker<'a> {
     repository: &'a Repository,
-    live: HashSet<Digest>,
-    opened: HashSet<Digest>,
+    live: HashSet<Digest, RandomState>,
+    opened: HashSet<Digest, RandomState>,
     pending: Vec<(String, Digest)>,
 }
 
 impl<'a> Marker<'a> {
     pub(super) fn new(repository: &'a Repository) -> Self {
-        Self { repository, live: HashSet::new(), opened: HashSet::new(), pending: Vec::new() }
+        Self { repository, live: HashSet::default(), opened: HashSet::default(), pending: Vec::new() }
     }
 
     pub(super) fn is_live(&self, digest: &Digest) -> bool {
