@@ -14,6 +14,7 @@ pub mod hwids;
 mod profile;
 mod sbat;
 mod sections;
+mod stub;
 mod uname;
 
 use thiserror::Error;
@@ -118,7 +119,7 @@ impl<'data> Uki<'data> {
         } else {
             return Err(ParseUkiError::NotUki);
         };
-        Ok(Self { kind, stub: stub(pe), profiles })
+        Ok(Self { kind, stub: stub::name(pe), profiles })
     }
 
     /// What it is for.
@@ -131,6 +132,13 @@ impl<'data> Uki<'data> {
     #[must_use]
     pub fn stub(&self) -> Option<&str> {
         self.stub.as_deref()
+    }
+
+    /// Its boot stub, if that starts an initramfs that whoever starts it has for it, signed or not, together with its own. That of systemd
+    /// 261 and later does, with Secure Boot, too; the earlier ones refuse. Of other stubs it is not known.
+    #[must_use]
+    pub fn stub_for_any_initramfs(&self) -> Option<&str> {
+        self.stub().filter(|stub| self.kind == Kind::Uki && stub::joins_initramfs(stub))
     }
 
     /// All profiles; one where the file has no `.profile`. The first is what boots unless another one is asked for.
@@ -148,14 +156,6 @@ fn check_text(section: &Section<'_>) -> Result<(), ParseUkiError> {
     }
     std::str::from_utf8(profile::until_nul(section.data)).map_err(|_| ParseUkiError::NotText { name })?;
     Ok(())
-}
-
-/// What the stub says of itself: `#### LoaderInfo: systemd-stub 257 ####`.
-fn stub(pe: &Pe<'_>) -> Option<String> {
-    let magic = pe.section(".sdmagic")?;
-    let text = std::str::from_utf8(profile::until_nul(magic.data)).ok()?;
-    let name = text.trim().strip_prefix("#### LoaderInfo:")?.strip_suffix("####")?.trim();
-    (!name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -185,6 +185,11 @@ mod tests {
         assert_eq!(profile.os_release().unwrap().title(), Some("Example OS"));
         assert_eq!((profile.id(), profile.title()), (None, None));
         assert_eq!(profile.section(".linux").unwrap().data, b"kernel");
+        assert_eq!(uki.stub_for_any_initramfs(), None);
+        let magic = (".sdmagic", &b"#### LoaderInfo: systemd-stub 262-1 ####"[..]);
+        assert!(parse(&pe(&[magic, (".linux", b"kernel")])).unwrap().stub_for_any_initramfs().is_some());
+        let addon = pe(&[magic, (".cmdline", b"quiet")]);
+        assert_eq!(parse(&addon).unwrap().stub_for_any_initramfs(), None);
     }
 
     #[test]

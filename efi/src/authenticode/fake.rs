@@ -47,6 +47,18 @@ impl SigningKey for Key {
     }
 }
 
+fn new_key() -> KeyPair {
+    KeyPair::generate(KeySize::Rsa2048).expect("a key")
+}
+
+/// A key in PKCS#8, for what has to be the same each time.
+///
+/// # Panics
+/// When it is not one.
+pub fn key(der: &[u8]) -> KeyPair {
+    KeyPair::from_pkcs8(der).expect("a key for RSA in PKCS#8")
+}
+
 fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
     let mut signature = vec![0; key.public_modulus_len()];
     key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).expect("a signature");
@@ -56,7 +68,12 @@ fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
 impl Authority {
     /// Makes a key and a certificate that it has issued itself.
     pub fn new(name: &str) -> Self {
-        let key = Arc::new(KeyPair::generate(KeySize::Rsa2048).expect("a key"));
+        Self::with_key(name, new_key())
+    }
+
+    /// Makes a certificate that a key has issued itself.
+    pub fn with_key(name: &str, key: KeyPair) -> Self {
+        let key = Arc::new(key);
         let usage = Usage { authority: true, ..Usage::default() };
         let certificate = certificate(&key, name, &key, name, &usage);
         Self { key, name: name.to_owned(), certificate, issuers: Vec::new() }
@@ -64,7 +81,12 @@ impl Authority {
 
     /// Makes a key and issues a certificate for it.
     pub fn issue(&self, name: &str, usage: &Usage) -> Self {
-        let key = Arc::new(KeyPair::generate(KeySize::Rsa2048).expect("a key"));
+        self.issue_for_key(name, usage, new_key())
+    }
+
+    /// Issues a certificate for a key.
+    pub fn issue_for_key(&self, name: &str, usage: &Usage, key: KeyPair) -> Self {
+        let key = Arc::new(key);
         let certificate = certificate(&self.key, &self.name, &key, name, usage);
         let issuers = std::iter::once(&self.certificate).chain(&self.issuers).cloned().collect();
         Self { key, name: name.to_owned(), certificate, issuers }

@@ -52,7 +52,16 @@ impl Path {
         &self.0[0].certificate
     }
 
-    /// The certificates.
+    /// Those that issued the signer's, each once, nearest first: who trusts one of them trusts what the signer has signed.
+    pub(super) fn issuers(&self) -> impl Iterator<Item = &Certificate> {
+        let sound = || self.0.iter().filter(|step| step.sound).map(|step| &step.certificate);
+        // One that is reached in several ways is there several times.
+        let is_repeated = move |(at, found): &(usize, &Certificate)| sound().take(*at).any(|before| before == *found);
+        let issuers = sound().enumerate().filter(move |found| !is_repeated(found)).map(|(_, issuer)| issuer);
+        issuers.filter(|issuer| *issuer != self.signer())
+    }
+
+    /// The certificates, with those that only serve to find what is revoked.
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         self.0.iter().map(|step| &step.certificate)
     }

@@ -169,9 +169,10 @@ impl Signature {
         self.path.signer()
     }
 
-    /// The signer's certificate and those in the signature that issued it, directly or through each other.
-    pub fn path(&self) -> impl Iterator<Item = &Certificate> {
-        self.path.certificates()
+    /// The certificates in the signature that issued the signer's, directly or through each other, nearest first.
+    /// [`Signature::leads_to`] holds for each of them.
+    pub fn issuers(&self) -> impl Iterator<Item = &Certificate> {
+        self.path.issuers()
     }
 
     /// Whether who trusts this certificate trusts the signature: it is the signer's, or it is one that issued the signer's,

@@ -87,6 +87,14 @@ pub enum Finding {
         /// The kernel argument.
         argument: String,
     },
+    /// The stub takes an initramfs from whoever starts it.
+    #[error(
+        "its boot stub, {stub}, starts an initramfs that a boot entry has for it together with its own, signed or not, with Secure Boot, too"
+    )]
+    ForeignInitramfs {
+        /// Name and version of the stub.
+        stub: String,
+    },
     /// A section is writable and executable.
     #[error("section {name} is writable and executable: firmware that forbids this does not start it")]
     WriteAndExecute {
@@ -113,6 +121,7 @@ impl Finding {
             Self::NoUname => "no-uname",
             Self::NoPcrPublicKey { .. } => "no-pcr-public-key",
             Self::OptionalVerity { .. } => "optional-verity",
+            Self::ForeignInitramfs { .. } => "foreign-initramfs",
             Self::WriteAndExecute { .. } => "write-and-execute",
         }
     }
@@ -134,6 +143,7 @@ impl Finding {
             | Self::NoUname
             | Self::NoPcrPublicKey { .. }
             | Self::OptionalVerity { .. }
+            | Self::ForeignInitramfs { .. }
             | Self::WriteAndExecute { .. } => false,
         }
     }
@@ -155,6 +165,7 @@ impl Uki<'_> {
         }
         if self.kind() == Kind::Uki {
             self.check_images(&mut found);
+            found.extend(self.stub_for_any_initramfs().map(|stub| Finding::ForeignInitramfs { stub: stub.to_owned() }));
         }
         if self.kind() != Kind::Profile && pe.section(names::SBAT).is_none() {
             found.push(Finding::NoSbat);

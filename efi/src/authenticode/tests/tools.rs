@@ -255,7 +255,7 @@ fn the_signature_of_microsoft_on_shim_is_understood() {
     let signature = found.first().unwrap().as_ref().unwrap_or_else(|err| panic!("{err}"));
     assert!(signature.signer().subject().contains("Microsoft Windows UEFI Driver Publisher"), "{signature:?}");
     // It carries the certificate of its issuer, which is what db has.
-    let issuer = signature.path().nth(1).unwrap();
+    let issuer = signature.issuers().next().unwrap();
     assert!(issuer.subject().contains("Microsoft Corporation UEFI CA 2011"), "{issuer:?}");
     assert!(signature.leads_to(issuer));
     let at = Pe::parse(&shim).unwrap().sections()[0].file.start;
