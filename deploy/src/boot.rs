@@ -20,6 +20,8 @@ use osupdate_efi::name::{NEW_TRIES, ParseNameError};
 use osupdate_efi::order::NamedEntry;
 use osupdate_efi::pe::ReadError;
 use osupdate_efi::secure_boot::{Refused, SecureBoot};
+#[cfg(test)]
+use osupdate_efi::variables::LoaderFeatures;
 use osupdate_efi::variables::{EfiVariables, VariableError};
 use osupdate_efi::{AccessError, BootDigest, Esp, ParseBootDigestError};
 use osupdate_record::{Deployment as Record, DeploymentId};
@@ -218,10 +220,10 @@ impl BootPartition {
         Self { esp, esps: None, secure_boot: Ok(SecureBoot::default()) }
     }
 
-    /// The same with loaders on these partitions.
+    /// The same with loaders on these partitions, and one elsewhere.
     #[cfg(test)]
-    pub(crate) fn with_esps(self, esps: Vec<Esp>) -> Self {
-        Self { esps: Some(Esps::new(esps, None)), ..self }
+    pub(crate) fn with_esps(self, esps: Vec<Esp>, elsewhere: Option<LoaderFeatures>) -> Self {
+        Self { esps: Some(Esps::new(esps, elsewhere)), ..self }
     }
 
     /// The ESPs from which the machine may be started: that of the loader first, and those on all disks of the root.
@@ -336,7 +338,7 @@ impl BootPartition {
 
     /// Writes the entry of a deployment. `counted`: the loader gives it up after some boots without blessing.
     pub(crate) fn write_entry(&self, id: &DeploymentId, record: &Record, counted: bool) -> Result<(), BootError> {
-        let key = if record.boot.uki.is_some() { self.uki_key()? } else { UkiKey::Efi };
+        let key = if record.boot.uki.is_some() { self.uki_support()?.key() } else { UkiKey::Efi };
         let (name, entry) = entry_of(id, record, counted, key)?;
         Ok(self.esp.write_entry(&name, &entry)?)
     }

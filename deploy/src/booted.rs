@@ -1,12 +1,15 @@
-//! What the running system says of itself: `/proc/cmdline` and `/proc/self/mountinfo`.
+//! What the running system says of itself: `/proc/cmdline`, `/proc/self/mountinfo` and the loader's variables.
 //!
-//! Both are world-readable, so that `status` needs no privileges. The kernel argument names the image that was asked
-//! for; the mount of the root tells which one was mounted and whether the kernel checks it.
+//! All are world-readable, so that `status` needs no privileges. The kernel argument names the image that was asked
+//! for; the mount of the root tells which one was mounted and whether the kernel checks it; the loader, by which entry.
 
 use std::io;
 use std::path::PathBuf;
 
 use osupdate_core::kernel_args::{KernelArgError, composefs_args};
+use osupdate_efi::EntryName;
+use osupdate_efi::name::OUR_PREFIX;
+use osupdate_efi::variables::EfiVariables;
 use osupdate_record::DeploymentId;
 use thiserror::Error;
 
@@ -17,6 +20,8 @@ pub struct Booted {
     pub id: DeploymentId,
     /// The root is the composefs overlay of this image, and the kernel checks every file with fs-verity.
     pub verified: bool,
+    /// Sequence number of the boot entry that the loader started. `None`: the loader does not tell.
+    pub sequence: Option<u64>,
 }
 
 /// Why it could not be found out what runs.
@@ -47,15 +52,20 @@ struct RootMount {
 }
 
 impl Booted {
-    /// Reads `/proc`. `None`: this system was not booted from a composefs image.
+    /// Reads `/proc` and the loader's variables. `None`: this system was not booted from a composefs image.
     pub fn read() -> Result<Option<Self>, BootedError> {
         let read = |path: &str| {
             std::fs::read_to_string(path).map_err(|source| BootedError::Read { path: path.into(), source })
         };
-        Self::parse(&read("/proc/cmdline")?, &read("/proc/self/mountinfo")?)
+        let booted = Self::parse(&read("/proc/cmdline")?, &read("/proc/self/mountinfo")?)?;
+        let entry = EfiVariables::default().loader_entry_selected().unwrap_or_else(|err| {
+            tracing::debug!("{err}, ignoring");
+            None
+        });
+        Ok(booted.map(|booted| Self { sequence: entry.and_then(|entry| sequence(&booted.id, &entry)), ..booted }))
     }
 
-    /// The same from the two texts.
+    /// What the two texts tell.
     pub fn parse(cmdline: &str, mountinfo: &str) -> Result<Option<Self>, BootedError> {
         let asked = composefs_args(cmdline).map_err(BootedError::Cmdline)?;
         let root = root_mount(mountinfo);
@@ -64,8 +74,15 @@ impl Booted {
         let Some(digest) = booted.map(|arg| arg.digest.to_string()) else { return Ok(None) };
         let verified = root.is_some_and(|root| root.verity_required);
         // A digest's hex is always a deployment's name.
-        Ok(digest.parse().ok().map(|id| Self { id, verified }))
+        Ok(digest.parse().ok().map(|id| Self { id, verified, sequence: None }))
     }
+}
+
+/// The sequence number of an entry, if it is one for this deployment.
+fn sequence(id: &DeploymentId, entry: &str) -> Option<u64> {
+    let name: EntryName = entry.parse().ok()?;
+    let digits = name.id().strip_prefix(OUR_PREFIX)?.split('-').next()?.to_owned();
+    name.sequence().filter(|_| id.as_str().starts_with(&digits))
 }
 
 /// The topmost mount on `/`, if it is a composefs overlay.
@@ -118,6 +135,16 @@ mod tests {
     fn of_several_arguments_the_mounted_one_counts() {
         let cmdline = format!("composefs.digest=v1-sha512-12:{} composefs.digest=v1-sha512-12:{}", hex("a"), hex("b"));
         assert_eq!(Booted::parse(&cmdline, &mountinfo(ROOT, "b")).unwrap().unwrap().id.as_str(), hex("b"));
+    }
+
+    #[test]
+    fn entry_of_the_loader_counts_if_it_is_for_what_runs() {
+        let id: DeploymentId = hex("a").parse().unwrap();
+        assert_eq!(sequence(&id, "osupdate-aaaaaaaaaaaa-000007.conf"), Some(7));
+        assert_eq!(sequence(&id, "osupdate-aaaaaaaaaaaa-000007+2-1.conf"), Some(7));
+        assert_eq!(sequence(&id, "osupdate-bbbbbbbbbbbb-000007.conf"), None);
+        assert_eq!(sequence(&id, "debian.conf"), None);
+        assert_eq!(sequence(&id, "auto-windows"), None);
     }
 
     #[test]

@@ -317,7 +317,7 @@ impl Programs {
             }
             self.judge(&plan[first..], &on_esp, secure_boot, allowed)?;
         }
-        let (before, after) = (boot.uki_key_with(before.iter()), boot.uki_key_with(after.iter()));
+        let (before, after) = (boot.uki_support_with(before.iter()), boot.uki_support_with(after.iter()));
         keys::prepare(boot, before, after, observer)?;
         let mut replaced = Vec::new();
         for Planned { esp, installed, offered, .. } in plan {

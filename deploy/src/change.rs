@@ -82,6 +82,10 @@ pub(crate) fn put_first(
 ) -> Result<(), ChangeError> {
     let (root, id) = (machine.sysroot.directory(), &deployment.id);
     record.sequence = model.next_sequence();
+    record.boot_since = match record.boot == deployment.record.boot {
+        true => deployment.record.boot_since,
+        false => Some(record.sequence),
+    };
     // What was shown to work is not counted again: on a machine without blessing it would count down to bad.
     let is_current = |entry: &&Entry| entry.deployment == *id && entry.sequence == deployment.record.sequence;
     let current = model.entries().iter().find(is_current);
@@ -105,8 +109,9 @@ pub(crate) fn put_first(
     machine.reached(Step::Entry);
     state::finish(root, id)?;
     machine.reached(Step::Finished);
-    // The same boot files in an earlier entry would fail in the same way.
-    let tried_anew = counted && record.boot != deployment.record.boot;
+    // With /etc anew, the same boot files in an earlier entry would fail in the same way. With its own, what was good stays good: the
+    // record may be of a change that was not tried itself.
+    let tried_anew = counted && (etc == Etc::Keep || record.boot != deployment.record.boot);
     for entry in model.superseded(id, record.sequence, tried_anew) {
         machine.boot.remove_entry(entry)?;
     }

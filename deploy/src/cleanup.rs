@@ -88,9 +88,11 @@ impl Repairs {
         }
         for deployment in model.deployments() {
             let sequence = deployment.record.sequence;
-            let counted = model.entries().iter().any(|entry| {
-                entry.deployment == deployment.id && entry.sequence == sequence && entry.tries_left.is_some()
-            });
+            let is_current = |entry: &&Entry| entry.deployment == deployment.id && entry.sequence == sequence;
+            let counted = match model.entries().iter().find(is_current) {
+                Some(entry) => entry.tries_left.is_some(),
+                None => is_counted_again(model, deployment),
+            };
             repairs.stale.extend(model.superseded(&deployment.id, sequence, counted).into_iter().cloned());
         }
         repairs.stale.extend(listing.entries.iter().filter(|entry| unknown(&entry.deployment)).cloned());
@@ -130,7 +132,7 @@ pub fn repair(machine: &Machine<'_>) -> Result<Survey, CleanupError> {
         machine.boot.remove_entry(entry)?;
     }
     for deployment in repairs.lost.iter().filter_map(|id| survey.model.get(id)) {
-        match make_entry_again(machine, deployment, survey.model.is_booted(&deployment.id)) {
+        match make_entry_again(machine, deployment, is_counted_again(&survey.model, deployment)) {
             Err(err) if !survey.model.is_booted(&deployment.id) => {
                 // The system that runs must stay changeable, and this one can be had again.
                 let text = format!("deployment {} cannot boot: {}", deployment.id.short(12), chain(&err));
@@ -150,10 +152,13 @@ pub fn repair(machine: &Machine<'_>) -> Result<Survey, CleanupError> {
     Ok(machine.survey()?)
 }
 
+/// Whether a lost entry is made again with a counter. It is not for what runs; of all else it is not known whether it was good.
+fn is_counted_again(model: &Model, deployment: &Deployment) -> bool {
+    !model.runs_as_recorded(deployment)
+}
+
 /// Makes a deployment's entry, and its boot files if they are missing, from its record and its image.
-///
-/// Without a counter only if it is the one that runs: of others it is not known whether they were good.
-fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment, runs: bool) -> Result<(), CleanupError> {
+fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment, counted: bool) -> Result<(), CleanupError> {
     let id = &deployment.id;
     let text = format!("deployment {} has no boot entry that can boot, making it again", id.short(12));
     machine.observer.event(Event::Warning(&text));
@@ -164,7 +169,7 @@ fn make_entry_again(machine: &Machine<'_>, deployment: &Deployment, runs: bool) 
             .map_err(|source| CleanupError::Lost { id: id.clone(), source: Box::new(source) })?;
         machine.boot.write_kernel(machine.repository, id, &prepared.program, kernel)?;
     }
-    Ok(machine.boot.write_entry(id, &deployment.record, !runs)?)
+    Ok(machine.boot.write_entry(id, &deployment.record, counted)?)
 }
 
 /// An error and its causes in one line.

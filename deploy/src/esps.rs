@@ -23,6 +23,24 @@ pub(crate) struct Esps {
     elsewhere: Option<LoaderFeatures>,
 }
 
+/// Which of the loaders that may read an entry know the key `uki`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UkiSupport {
+    /// None does.
+    None,
+    /// Some hide entries with it, and some do not count the boots of entries with `efi`.
+    Mixed,
+    /// All do.
+    All,
+}
+
+impl UkiSupport {
+    /// The key by which entries must name UKIs: every loader must show them.
+    pub(crate) fn key(self) -> UkiKey {
+        if self == Self::All { UkiKey::Uki } else { UkiKey::Efi }
+    }
+}
+
 /// An ESP that cannot be mounted: on a further disk and not formatted, or damaged.
 #[derive(Debug)]
 pub struct UnusableEsp {
@@ -52,8 +70,8 @@ impl Esps {
         Self { usable, unusable: Vec::new(), elsewhere }
     }
 
-    /// The key by which entries must name UKIs.
-    pub(crate) fn uki_key(&self) -> Result<UkiKey, AccessError> {
+    /// Which loaders know the key `uki`.
+    pub(crate) fn uki_support(&self) -> Result<UkiSupport, AccessError> {
         let mut found = Vec::new();
         for (number, esp) in self.usable.iter().enumerate() {
             match programs(esp) {
@@ -63,25 +81,32 @@ impl Esps {
                 Err(err) => tracing::warn!("{err}: {}, ignoring the boot loader there", err.source),
             }
         }
-        Ok(self.uki_key_with(found.iter().map(|program| &program.identity)))
+        Ok(self.uki_support_with(found.iter().map(|program| &program.identity)))
     }
 
-    /// The key by which entries must name UKIs if the loaders are these.
+    /// The same if the loaders are these.
     ///
     /// A loader that does not know `uki` hides entries with it, one that knows it does not count the boots of entries with `efi`.
     /// The program that will read an entry is the one on the ESP, which may be newer than the one that runs.
-    pub(crate) fn uki_key_with<'a>(&self, loaders: impl Iterator<Item = &'a Identity>) -> UkiKey {
-        uki_key(loaders, self.elsewhere)
+    pub(crate) fn uki_support_with<'a>(&self, loaders: impl Iterator<Item = &'a Identity>) -> UkiSupport {
+        uki_support(loaders, self.elsewhere)
     }
 }
 
-/// The key for these loaders and one elsewhere.
-pub(crate) fn uki_key<'a>(loaders: impl Iterator<Item = &'a Identity>, elsewhere: Option<LoaderFeatures>) -> UkiKey {
+/// The same for these loaders and one elsewhere.
+pub(crate) fn uki_support<'a>(
+    loaders: impl Iterator<Item = &'a Identity>,
+    elsewhere: Option<LoaderFeatures>,
+) -> UkiSupport {
     let of_programs = loaders
         .filter(|identity| matches!(identity, Identity::SystemdBoot(_)))
         .map(|identity| !identity.hides_uki_key());
     let known: Vec<bool> = of_programs.chain(elsewhere.map(LoaderFeatures::uki)).collect();
-    if !known.is_empty() && known.iter().all(|knows| *knows) { UkiKey::Uki } else { UkiKey::Efi }
+    match known.iter().filter(|knows| **knows).count() {
+        0 => UkiSupport::None,
+        count if count == known.len() => UkiSupport::All,
+        _ => UkiSupport::Mixed,
+    }
 }
 
 /// The programs on an ESP that firmware may start.
@@ -115,20 +140,23 @@ mod tests {
 
     #[test]
     fn key_is_one_that_every_loader_knows() {
-        let key = |elsewhere, loaders: &[&str]| {
+        let support = |elsewhere, loaders: &[&str]| {
             let identity = |text: &&str| Identity::of(format!("MZ #### LoaderInfo: {text} ####").as_bytes());
             let identities: Vec<_> = loaders.iter().map(identity).collect();
-            uki_key(identities.iter(), elsewhere)
+            uki_support(identities.iter(), elsewhere)
         };
         let (boot_257, boot_262) = ("systemd-boot 257.13-1~deb13u1", "systemd-boot 262.1");
-        assert_eq!(key(None, &[boot_262, "GRUB 2.12"]), UkiKey::Uki);
-        assert_eq!(key(NEW.into(), &[]), UkiKey::Uki);
-        assert_eq!(key(None, &[boot_262, boot_257]), UkiKey::Efi, "firmware may start the other one next time");
-        assert_eq!(key(OLD.into(), &[boot_262]), UkiKey::Efi, "as may the one elsewhere");
-        assert_eq!(key(NEW.into(), &["systemd-boot next"]), UkiKey::Efi, "who knows");
+        assert_eq!(support(None, &[boot_262, "GRUB 2.12"]), UkiSupport::All);
+        assert_eq!(support(NEW.into(), &[]), UkiSupport::All);
+        let mixed = UkiSupport::Mixed;
+        assert_eq!(support(None, &[boot_262, boot_257]), mixed, "firmware may start the other one next time");
+        assert_eq!(support(OLD.into(), &[boot_262]), mixed, "as may the one elsewhere");
+        assert_eq!(support(NEW.into(), &["systemd-boot next"]), mixed, "who knows");
         for loaders in [&[boot_257][..], &["GRUB 2.12"], &[]] {
-            assert_eq!(key(None, loaders), UkiKey::Efi);
+            assert_eq!(support(None, loaders), UkiSupport::None);
         }
+        let keys = [UkiSupport::None, mixed, UkiSupport::All].map(UkiSupport::key);
+        assert_eq!(keys, [UkiKey::Efi, UkiKey::Efi, UkiKey::Uki]);
     }
 
     #[test]

@@ -235,7 +235,7 @@ mod tests {
     fn options(root_mount: RootMount, arguments: &[&str]) -> Options {
         Options {
             disk: "/dev/null".into(),
-            origin: Source { reference: "oci:/x".to_owned(), plain_http: false, requirement: None },
+            origin: Source { reference: "oci:/x".to_owned(), plain_http: false, summary_key: None, requirement: None },
             file_system: FileSystem::Ext4,
             esp_bytes: 1 << 30,
             kernel_arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),

@@ -2,9 +2,9 @@
 
 use osupdate_core::observer::Observer;
 use osupdate_core::repository::Repository;
-use osupdate_record::DeploymentId;
 
 use crate::boot::BootPartition;
+use crate::booted::Booted;
 use crate::survey::{Survey, SurveyError};
 use crate::sysroot::{Lock, Sysroot};
 
@@ -18,7 +18,7 @@ pub struct Machine<'a> {
     /// Where boot entries and boot files are.
     pub boot: &'a BootPartition,
     /// The deployment that runs.
-    pub booted: Option<DeploymentId>,
+    pub booted: Option<Booted>,
     /// The right to change all of it.
     _lock: &'a Lock,
     /// Who is told what happens.
@@ -59,7 +59,7 @@ impl<'a> Machine<'a> {
         sysroot: &'a Sysroot,
         repository: &'a Repository,
         boot: &'a BootPartition,
-        booted: Option<DeploymentId>,
+        booted: Option<Booted>,
         lock: &'a Lock,
         observer: &'a dyn Observer,
     ) -> Self {

@@ -7,6 +7,8 @@
 
 use osupdate_record::{Deployment as Record, DeploymentId};
 
+use crate::booted::Booted;
+
 /// One deployment as it is on disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deployment {
@@ -113,7 +115,7 @@ pub enum Kept {
 pub struct Model {
     deployments: Vec<Deployment>,
     entries: Option<Vec<Entry>>,
-    booted: Option<DeploymentId>,
+    booted: Option<Booted>,
     /// Directories that cannot be used.
     pub damaged: Vec<Damaged>,
     /// Deployments whose making was interrupted before the commit point.
@@ -128,7 +130,7 @@ impl Model {
     pub fn new(
         found: Vec<Deployment>,
         damaged: Vec<Damaged>,
-        booted: Option<DeploymentId>,
+        booted: Option<Booted>,
         entries: Option<Vec<Entry>>,
     ) -> Self {
         let mut interrupted = Vec::new();
@@ -141,7 +143,7 @@ impl Model {
                     .any(|entry| entry.deployment == deployment.id && entry.sequence == deployment.record.sequence),
                 None => false,
             };
-            let ran = deployment.booted_before || booted.as_ref() == Some(&deployment.id);
+            let ran = deployment.booted_before || booted.as_ref().is_some_and(|booted| booted.id == deployment.id);
             match (&deployment.unfinished, committed) {
                 (Some(Unfinished::New), false) if !ran => {
                     interrupted.push(deployment.id);
@@ -193,12 +195,12 @@ impl Model {
 
     /// The name that the running system has on its kernel command line, whether or not there is a record.
     pub fn booted_id(&self) -> Option<&DeploymentId> {
-        self.booted.as_ref()
+        self.booted.as_ref().map(|booted| &booted.id)
     }
 
     /// The deployment that runs.
     pub fn booted(&self) -> Option<&Deployment> {
-        self.get(self.booted.as_ref()?)
+        self.get(self.booted_id()?)
     }
 
     /// The deployment that the loader will choose.
@@ -223,8 +225,8 @@ impl Model {
 
     /// The newest other deployment that ran before and that the loader did not give up on.
     pub fn rollback(&self) -> Option<&Deployment> {
-        let current = self.booted.clone().or_else(|| Some(self.next()?.id.clone()))?;
-        self.deployments.iter().find(|other| other.id != current && other.booted_before && !self.is_bad(&other.id))
+        let current = self.booted_id().or_else(|| Some(&self.next()?.id))?;
+        self.deployments.iter().find(|other| other.id != *current && other.booted_before && !self.is_bad(&other.id))
     }
 
     /// A rollback is queued: another deployment that ran before boots next.
@@ -234,7 +236,35 @@ impl Model {
 
     /// Whether this deployment runs.
     pub fn is_booted(&self, id: &DeploymentId) -> bool {
-        self.booted.as_ref() == Some(id)
+        self.booted_id() == Some(id)
+    }
+
+    /// Whether this deployment runs, and was started with the kernel arguments and the UKI of its record. False also where they were
+    /// changed and the loader does not tell what it started.
+    pub(crate) fn runs_as_recorded(&self, deployment: &Deployment) -> bool {
+        let started = self.booted.as_ref().and_then(|booted| booted.sequence);
+        let is_since = |since| started.is_some_and(|started| started >= since);
+        self.is_booted(&deployment.id) && deployment.record.boot_since.is_none_or(is_since)
+    }
+
+    /// The running deployment boots next, but with something else than it was started with: other kernel arguments, or another
+    /// UKI. False also where the loader does not tell what it started. True also if they were changed back since; and, where entries
+    /// could not be read, if the loader gave up on the change.
+    pub fn change_pending(&self) -> bool {
+        let Some(next) = self.next().filter(|next| self.is_booted(&next.id)) else { return false };
+        let Some(since) = next.record.boot_since else { return false };
+        let started = self.booted.as_ref().and_then(|booted| booted.sequence);
+        // Of what the loader gave up the entry before is left.
+        started.is_some_and(|started| started < since)
+            && self.entry(&next.id).is_none_or(|entry| entry.sequence >= since)
+    }
+
+    /// The loader gave up on what was last changed of this deployment, its kernel arguments or its UKI, and starts it by an entry that
+    /// it had before.
+    pub fn change_failed(&self, id: &DeploymentId) -> bool {
+        let Some(Deployment { record, .. }) = self.get(id) else { return false };
+        let is_current = |entry: &&Entry| entry.deployment == *id && entry.sequence == record.sequence;
+        self.entries().iter().find(is_current).is_some_and(Entry::is_bad) && !self.is_bad(id)
     }
 
     /// Whether the loader gave up on this deployment.

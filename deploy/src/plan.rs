@@ -12,7 +12,8 @@ pub enum Staging {
     Current,
     /// The image runs but another deployment would boot next: the running one is put first again.
     KeepBooted,
-    /// It is staged already, with the running system's /etc.
+    /// It is staged already, with the running system's /etc; or it runs, and its kernel arguments or its UKI were changed since it
+    /// was started.
     Staged,
     /// It was tried and the loader gave up on it.
     Failed,
@@ -31,6 +32,7 @@ impl Staging {
         let is_next = model.next().is_some_and(|next| next.id == *id);
         let carries_current = existing.record.etc.carry_from.as_ref() == model.booted_id();
         match (model.is_booted(id), is_next) {
+            (true, true) if model.change_pending() => Self::Staged,
             (true, true) => Self::Current,
             (true, false) => Self::KeepBooted,
             (false, _) if model.is_bad(id) => Self::Failed,

@@ -132,6 +132,8 @@ pub struct Source {
     pub reference: String,
     /// The registry is spoken to without TLS.
     pub plain_http: bool,
+    /// Public keys in PEM that the summary of a published tree must be signed with.
+    pub summary_key: Option<String>,
     /// What an image from there must be signed with; none: it was followed before there were requirements.
     pub requirement: Option<Requirement>,
 }
@@ -286,6 +288,7 @@ impl Prepared {
                 uki: self.program.uki().cloned(),
                 ..Boot::default()
             },
+            boot_since: None,
             etc: Etc { carry_from, ..Etc::default() },
             unknown: Default::default(),
         }
@@ -317,7 +320,12 @@ pub(crate) fn read_tree(repository: &Repository, digest: Digest) -> Result<Tree,
 impl Source {
     /// The `[origin]` part of a record that is from now on for this source.
     pub(crate) fn origin(&self, before: Origin) -> Origin {
-        Origin { plain_http: self.plain_http, requirement: self.requirement.clone(), ..before }
+        Origin {
+            plain_http: self.plain_http,
+            summary_key: self.summary_key.clone(),
+            requirement: self.requirement.clone(),
+            ..before
+        }
     }
 }
 

@@ -278,7 +278,12 @@ fn same_contents_under_another_manifest_are_followed() {
 #[test]
 fn switching_to_the_running_image_follows_the_new_reference() {
     let computer = Computer::installed(&Image::new("1"));
-    let source = Source { reference: "docker://host/other:1".to_owned(), plain_http: true, requirement: None };
+    let source = Source {
+        reference: "docker://host/other:1".to_owned(),
+        plain_http: true,
+        summary_key: None,
+        requirement: None,
+    };
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let image = Image::new("1");
@@ -292,7 +297,12 @@ fn switching_to_the_running_image_follows_the_new_reference() {
 fn upgrade_follows_what_was_switched_to() {
     let computer = Computer::installed(&Image::new("1"));
     assert_eq!(stage::origin(&computer.model()).unwrap().reference, REFERENCE);
-    let switched = Source { reference: "docker://host/other:1".to_owned(), plain_http: true, requirement: None };
+    let switched = Source {
+        reference: "docker://host/other:1".to_owned(),
+        plain_http: true,
+        summary_key: Some("a public key".to_owned()),
+        requirement: None,
+    };
     computer.run(None, |machine| {
         let survey = cleanup::repair(machine).unwrap();
         let image = Image::new("2");

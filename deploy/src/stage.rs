@@ -12,6 +12,7 @@ use crate::boot::{self, BootError};
 use crate::change::{self, ChangeError, Etc};
 use crate::cleanup::{self, CleanupError};
 use crate::kargs::allow::AllowList;
+use crate::kargs::change::own_arguments;
 use crate::machine::Machine;
 use crate::model::{Deployment, Model};
 use crate::plan::Staging;
@@ -128,6 +129,7 @@ pub fn origin(model: &Model) -> Result<Source, StageError> {
     Ok(Source {
         reference: image.reference.clone(),
         plain_http: origin.plain_http,
+        summary_key: origin.summary_key.clone(),
         requirement: origin.requirement.clone(),
     })
 }
@@ -149,6 +151,7 @@ pub fn stage(
 ) -> Result<Staged, StageError> {
     let model = &survey.model;
     let booted = model.booted().ok_or(StageError::NotBooted)?;
+    warn_of_failed_change(machine, model)?;
     let reference = || request.source.reference.clone();
     if let Some(deployment) = known(model, offer) {
         let staging = Staging::of(model, &deployment.id);
@@ -220,6 +223,22 @@ fn settled(staging: Staging, request: &Request) -> bool {
         Staging::Failed => !request.retry_failed,
         Staging::Again | Staging::Resealed | Staging::New => false,
     }
+}
+
+/// Says that kernel arguments with which the machine may not boot are carried on.
+fn warn_of_failed_change(machine: &Machine<'_>, model: &Model) -> Result<(), StageError> {
+    let Deployment { id, record, .. } = followed(model)?;
+    let arguments = own_arguments(record);
+    if model.change_failed(id) && !arguments.is_empty() {
+        let text = format!(
+            "the boot loader gave up on the last change of deployment {}, of its kernel arguments or its UKI. Later images get the \
+             arguments, too, and may fail as it did: {}. Take back what is bad with osupdate kargs --delete ARGUMENT",
+            id.short(12),
+            arguments.join(" ")
+        );
+        machine.observer.event(Event::Warning(&text));
+    }
+    Ok(())
 }
 
 /// Says that the machine's own kernel arguments have no effect, when it gets its first UKI.

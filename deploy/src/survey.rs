@@ -6,6 +6,7 @@ use osupdate_record::{Boot, DeploymentId};
 use thiserror::Error;
 
 use crate::boot::{BootError, BootPartition, Listing};
+use crate::booted::Booted;
 use crate::list::{Found, ListError};
 use crate::model::{Deployment, Model, Unfinished};
 use crate::sysroot::Sysroot;
@@ -39,13 +40,13 @@ pub struct Survey {
 
 impl Survey {
     /// Reads everything. `boot` is `None` for unprivileged readers.
-    pub fn read(
-        sysroot: &Sysroot,
-        boot: Option<&BootPartition>,
-        booted: Option<DeploymentId>,
-    ) -> Result<Self, SurveyError> {
+    pub fn read(sysroot: &Sysroot, boot: Option<&BootPartition>, booted: Option<Booted>) -> Result<Self, SurveyError> {
         let Found { deployments: found, damaged, leftovers } = Found::read(sysroot.directory())?;
-        let ours = Ours::new(&found, damaged.iter().map(|damaged| damaged.name.clone()), booted.as_ref());
+        let ours = Ours::new(
+            &found,
+            damaged.iter().map(|damaged| damaged.name.clone()),
+            booted.as_ref().map(|booted| &booted.id),
+        );
         let listing = boot.map(|boot| boot.read(&ours)).transpose()?;
         let entries = listing.as_ref().map(|listing| listing.entries.clone());
         let model = Model::new(found.clone(), damaged, booted, entries);

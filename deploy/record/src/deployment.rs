@@ -27,6 +27,10 @@ pub struct Deployment {
     /// Kept until it is unpinned.
     #[serde(default)]
     pub pinned: bool,
+    /// The sequence number with which [`boot`](Self::boot) last became another: boot entries with lower numbers start something
+    /// else. None: it never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_since: Option<u64>,
     /// The image.
     pub image: Image,
     /// How to reach the image again.
@@ -74,6 +78,9 @@ pub struct Origin {
     /// The registry is spoken to without TLS.
     #[serde(default)]
     pub plain_http: bool,
+    /// Public keys in PEM: one of them must have signed the summary of the published tree; none: no signature is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary_key: Option<String>,
     /// What an image must be signed with; none: the record is from before signatures were required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requirement: Option<Requirement>,

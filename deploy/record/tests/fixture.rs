@@ -17,6 +17,7 @@ fn sample() -> Deployment {
         sequence: 7,
         created: "2026-11-23T12:00:00Z".to_owned(),
         pinned: false,
+        boot_since: None,
         image: Image {
             reference: "docker://registry.example:5000/os:latest".to_owned(),
             manifest_digest: format!("sha256:{}", "1".repeat(64)),
@@ -27,7 +28,7 @@ fn sample() -> Deployment {
             signatures: Vec::new(),
             unknown: Table::new(),
         },
-        origin: Origin { plain_http: true, requirement: None, unknown: Table::new() },
+        origin: Origin { plain_http: true, requirement: None, summary_key: None, unknown: Table::new() },
         boot: Boot {
             digest: "3".repeat(64),
             kernel: "6.12.57+deb13-amd64".to_owned(),
@@ -67,6 +68,7 @@ fn signed_sample() -> Deployment {
 /// The same with a UKI, an addon of the image and one of the machine.
 fn sealed_sample() -> Deployment {
     let mut record = sample();
+    record.boot_since = Some(7);
     record.boot.uki = Some(Uki {
         path: "boot/EFI/Linux/os.efi".to_owned(),
         object: "6".repeat(128),

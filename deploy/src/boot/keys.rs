@@ -8,25 +8,25 @@ use osupdate_efi::entry::UkiKey;
 use osupdate_efi::order::NamedEntry;
 
 use super::{BootError, BootPartition};
-use crate::esps;
+use crate::esps::{self, UkiSupport};
 
 impl BootPartition {
-    /// The key by which entries must name UKIs, for the loaders on all ESPs.
-    pub(crate) fn uki_key(&self) -> Result<UkiKey, BootError> {
+    /// Which of the loaders on all ESPs know the key `uki`.
+    pub(crate) fn uki_support(&self) -> Result<UkiSupport, BootError> {
         Ok(match &self.esps {
-            Some(esps) => esps.uki_key()?,
+            Some(esps) => esps.uki_support()?,
             None => {
                 let programs = esps::programs(&self.esp)?;
-                esps::uki_key(programs.iter().map(|program| &program.identity), None)
+                esps::uki_support(programs.iter().map(|program| &program.identity), None)
             }
         })
     }
 
     /// The same if the loaders were these.
-    pub(crate) fn uki_key_with<'a>(&self, loaders: impl Iterator<Item = &'a Identity>) -> UkiKey {
+    pub(crate) fn uki_support_with<'a>(&self, loaders: impl Iterator<Item = &'a Identity>) -> UkiSupport {
         match &self.esps {
-            Some(esps) => esps.uki_key_with(loaders),
-            None => esps::uki_key(loaders, None),
+            Some(esps) => esps.uki_support_with(loaders),
+            None => esps::uki_support(loaders, None),
         }
     }
 
@@ -45,19 +45,31 @@ impl BootPartition {
 
     /// Gives entries for UKIs the other key where the loaders, since they were changed, would hide them or not count them.
     pub(crate) fn correct_keys(&self, observer: &dyn Observer) -> Result<(), BootError> {
-        let entries: Vec<_> = self.own_entries()?.into_iter().filter(|named| named.entry.uki_key().is_some()).collect();
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let right = self.uki_key()?;
-        let has_key = |named: &NamedEntry| named.entry.uki_key() == Some(right);
-        for named in entries.iter().filter(|named| !has_key(named)) {
-            let twin = named.name.twin().map(|twin| twin.id());
-            let has_twin = entries.iter().any(|other| has_key(other) && Some(other.name.id()) == twin);
-            // An entry that is not counted boots by the key `efi` in any case.
-            if right == UkiKey::Efi || named.name.tries().is_some() || has_twin {
-                observer.event(Event::Step(&format!("fitting {} to the boot loader", named.name)));
-                self.change_key(named, right)?;
+        let has_uki = |named: &NamedEntry| named.entry.uki_key().is_some();
+        if self.own_entries()?.iter().any(has_uki) { self.fit_keys(self.uki_support()?, observer) } else { Ok(()) }
+    }
+
+    /// The same for loaders of this kind, whichever there are.
+    pub(crate) fn fit_keys(&self, support: UkiSupport, observer: &dyn Observer) -> Result<(), BootError> {
+        let entries = self.own_entries()?;
+        let other_works = entries.iter().any(|named| !named.name.is_bad());
+        // With `efi`, a loader that knows `uki` would start what was given up again and again. With `uki` the others hide it.
+        let right = |named: &NamedEntry| match support {
+            UkiSupport::Mixed if named.name.is_bad() && other_works => UkiKey::Uki,
+            _ => support.key(),
+        };
+        let has_right = |named: &NamedEntry| named.entry.uki_key() == Some(right(named));
+        // What becomes visible comes first.
+        for key in [UkiKey::Efi, UkiKey::Uki] {
+            let to_change = |named: &&NamedEntry| named.entry.uki_key().is_some() && !has_right(named);
+            for named in entries.iter().filter(to_change).filter(|named| right(named) == key) {
+                let twin = named.name.twin().map(|twin| twin.id());
+                let has_twin = entries.iter().any(|other| has_right(other) && Some(other.name.id()) == twin);
+                // An entry that is not counted boots by the key `efi` in any case.
+                if key == UkiKey::Efi || named.name.tries().is_some() || has_twin {
+                    observer.event(Event::Step(&format!("fitting {} to the boot loader", named.name)));
+                    self.change_key(named, key)?;
+                }
             }
         }
         Ok(())

@@ -36,7 +36,7 @@ fn fake() -> Fake {
         fs::create_dir_all(path.join("EFI/BOOT")).unwrap();
         Esp::new(fs::File::open(path).unwrap().into(), format!("the ESP ({name})"))
     };
-    let boot = BootPartition::new(esp("one")).with_esps(vec![esp("one"), esp("two")]);
+    let boot = BootPartition::new(esp("one")).with_esps(vec![esp("one"), esp("two")], None);
     fs::create_dir_all(dir.path().join("image").join(loader::DIRECTORY)).unwrap();
     fs::create_dir_all(dir.path().join("image").join(SHIM_DIRECTORY)).unwrap();
     Fake { dir, boot }

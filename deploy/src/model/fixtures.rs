@@ -16,6 +16,7 @@ pub(crate) fn deployment(digit: char, sequence: u64, booted_before: bool) -> Dep
         image: Default::default(),
         origin: Default::default(),
         boot: Default::default(),
+        boot_since: None,
         etc: Default::default(),
         unknown: Default::default(),
     };
@@ -31,6 +32,11 @@ pub(crate) fn carrying(mut deployment: Deployment, from: char) -> Deployment {
     deployment
 }
 
-pub(crate) fn model(found: Vec<Deployment>, booted: char, entries: &[Entry]) -> Model {
-    Model::new(found, Vec::new(), Some(id(booted)), Some(entries.to_vec()))
+/// What runs, started by an entry with a sequence number.
+pub(crate) fn booted(digit: char, sequence: Option<u64>) -> Booted {
+    Booted { id: id(digit), verified: true, sequence }
+}
+
+pub(crate) fn model(found: Vec<Deployment>, running: char, entries: &[Entry]) -> Model {
+    Model::new(found, Vec::new(), Some(booted(running, None)), Some(entries.to_vec()))
 }

@@ -1,4 +1,4 @@
-use super::fixtures::{carrying, deployment, entry, id, model};
+use super::fixtures::{booted, carrying, deployment, entry, id, model};
 use super::*;
 
 fn name(deployment: Option<&Deployment>) -> Option<char> {
@@ -86,7 +86,7 @@ fn only_bad_ones_left_still_have_a_next() {
 #[test]
 fn without_entries_the_records_tell_the_order() {
     let found = vec![deployment('a', 1, true), deployment('b', 2, false)];
-    let model = Model::new(found, Vec::new(), Some(id('a')), None);
+    let model = Model::new(found, Vec::new(), Some(booted('a', None)), None);
     assert_eq!(name(model.staged()), Some('b'));
     assert!(!model.entries_known());
 }
@@ -141,7 +141,7 @@ fn interrupted_making_is_no_deployment_until_its_entry_exists() {
     let after = model(found.clone(), 'a', &[entry('a', 1, None), entry('b', 2, Some(3))]);
     assert!(after.interrupted.is_empty());
     assert_eq!(name(after.staged()), Some('b'));
-    let unprivileged = Model::new(found.clone(), Vec::new(), Some(id('a')), None);
+    let unprivileged = Model::new(found.clone(), Vec::new(), Some(booted('a', None)), None);
     assert_eq!(unprivileged.interrupted, [id('b')]);
     let running = model(found, 'b', &[entry('a', 1, None)]);
     assert_eq!(name(running.booted()), Some('b'), "what runs is never taken for an unfinished one");
@@ -169,9 +169,33 @@ fn thirty_deployments_keep_their_order() {
     let entries = (1..=30)
         .map(|n| Entry { deployment: digest(n), sequence: n, tries_left: None, file_name: String::new() })
         .collect();
-    let model = Model::new(found, Vec::new(), Some(digest(17)), Some(entries));
+    let model =
+        Model::new(found, Vec::new(), Some(Booted { id: digest(17), verified: true, sequence: None }), Some(entries));
     assert_eq!(model.next().unwrap().id, digest(30));
     assert_eq!(model.rollback().unwrap().id, digest(29));
     assert_eq!(model.unneeded().count(), 27, "booted, next and rollback stay");
     assert_eq!(model.next_sequence(), 31);
+}
+
+#[test]
+fn change_of_what_runs_is_pending_until_it_is_started_or_given_up() {
+    let changed = |since| {
+        let mut deployment = deployment('a', 5, true);
+        deployment.record.boot_since = since;
+        deployment
+    };
+    let pending = |since, started, entries: Option<Vec<Entry>>| {
+        let found = vec![changed(since), deployment('b', 3, true)];
+        Model::new(found, Vec::new(), Some(booted('a', started)), entries).change_pending()
+    };
+    let tried = |tries| Some(vec![entry('a', 2, None), entry('a', 5, tries), entry('b', 3, None)]);
+    assert!(pending(Some(5), Some(2), tried(Some(3))));
+    assert!(pending(Some(5), Some(2), None), "without privileges");
+    assert!(!pending(Some(5), Some(2), tried(Some(0))), "given up");
+    assert!(!pending(Some(5), Some(5), tried(None)), "started");
+    assert!(!pending(Some(4), Some(4), tried(None)), "only the order changed since");
+    assert!(!pending(None, Some(2), tried(None)));
+    assert!(!pending(Some(5), None, tried(Some(3))), "another loader");
+    let next = Some(vec![entry('a', 5, Some(3)), entry('b', 6, None)]);
+    assert!(!pending(Some(5), Some(2), next), "another deployment is next");
 }

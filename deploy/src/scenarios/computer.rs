@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use osupdate_core::Algorithm;
-use osupdate_core::observer::Silent;
+use osupdate_core::observer::{Observer, Silent};
 use osupdate_core::oci::{Offer, Platform};
 use osupdate_core::repository::{Namespace, OpenOptions, Repository, Verity};
 use osupdate_efi::Esp;
@@ -17,10 +17,12 @@ use osupdate_efi::name::BootTries;
 use osupdate_efi::order::{NamedEntry, compare};
 use osupdate_efi::pe::fake::pe;
 use osupdate_efi::secure_boot::SecureBoot;
+use osupdate_efi::variables::LoaderFeatures;
 use osupdate_record::{Deployment as Record, DeploymentId, paths};
 
 use super::image::Image;
 use crate::boot::BootPartition;
+use crate::booted::Booted;
 use crate::change;
 use crate::cleanup;
 use crate::directory::Directory;
@@ -38,13 +40,15 @@ pub(super) const REFERENCE: &str = "oci:/images:os";
 
 pub(super) struct Computer {
     directory: tempfile::TempDir,
-    booted: Option<DeploymentId>,
+    booted: Option<Booted>,
     /// Whether boots are blessed, as boot-complete.target does.
     pub(super) blessing: bool,
     /// The command line of the kernel that runs.
     pub(super) line: String,
     /// What firmware accepts.
     pub(super) secure_boot: SecureBoot,
+    /// What a loader can that is not on the ESP.
+    pub(super) elsewhere: Option<LoaderFeatures>,
 }
 
 /// The systemd-boot of computers at first: it hides entries with the key `uki`.
@@ -63,8 +67,14 @@ impl Computer {
         fs::create_dir(&root).unwrap();
         state::prepare(&Directory::open(&root).unwrap()).unwrap();
         Repository::init(&root.join(paths::REPOSITORY), Algorithm::Sha512, Verity::Unverified).unwrap();
-        let mut computer =
-            Self { directory, booted: None, blessing: true, line: String::new(), secure_boot: SecureBoot::default() };
+        let mut computer = Self {
+            directory,
+            booted: None,
+            blessing: true,
+            line: String::new(),
+            secure_boot: SecureBoot::default(),
+            elsewhere: None,
+        };
         computer.set_loader(OLD_LOADER);
         computer.run(None, |machine| {
             let (stored, prepared) = Prepared::fetch(machine.repository, image, &Silent).unwrap();
@@ -86,12 +96,17 @@ impl Computer {
     }
 
     pub(super) fn booted(&self) -> DeploymentId {
-        self.booted.clone().unwrap()
+        self.booted.as_ref().unwrap().id.clone()
     }
 
     /// Puts another systemd-boot on the ESP, as somebody else does who does not look at entries.
     pub(super) fn set_loader(&mut self, version: u32) {
-        for path in loader_places() {
+        self.set_loaders([version; 2]);
+    }
+
+    /// The same with two versions, of which firmware starts the first.
+    pub(super) fn set_loaders(&mut self, versions: [u32; 2]) {
+        for (path, version) in loader_places().iter().zip(versions) {
             fs::write(self.esp().join(path), systemd_boot(version)).unwrap();
         }
     }
@@ -114,11 +129,24 @@ impl Computer {
 
     /// Does something as one run of the program.
     pub(super) fn run<T>(&self, stop_after: Option<Step>, action: impl FnOnce(&Machine<'_>) -> T) -> T {
+        self.run_observed(stop_after, &Silent, action)
+    }
+
+    /// The same, observed.
+    pub(super) fn run_observed<T>(
+        &self,
+        stop_after: Option<Step>,
+        observer: &dyn Observer,
+        action: impl FnOnce(&Machine<'_>) -> T,
+    ) -> T {
         let sysroot = Sysroot::open(&self.root()).unwrap();
         let lock = sysroot.lock(Patience::Fail, "test", &Silent).unwrap();
         let repository = sysroot.repository(&OpenOptions::default()).unwrap();
-        let boot = BootPartition::new(self.open_esp()).with_secure_boot(self.secure_boot.clone());
-        let mut machine = Machine::new(&sysroot, &repository, &boot, self.booted.clone(), &lock, &Silent);
+        let mut boot = BootPartition::new(self.open_esp()).with_secure_boot(self.secure_boot.clone());
+        if self.elsewhere.is_some() {
+            boot = boot.with_esps(vec![self.open_esp()], self.elsewhere);
+        }
+        let mut machine = Machine::new(&sysroot, &repository, &boot, self.booted.clone(), &lock, observer);
         machine.stop_after = stop_after;
         action(&machine)
     }
@@ -189,7 +217,7 @@ impl Computer {
         if self.blessing && is_counted {
             self.rename_entry(&name, None);
         }
-        self.booted = Some(id.clone());
+        self.booted = Some(Booted { id: id.clone(), verified: false, sequence: name.sequence() });
         id
     }
 
@@ -325,7 +353,7 @@ pub(super) fn systemd_boot(version: u32) -> Vec<u8> {
 }
 
 pub(super) fn source() -> Source {
-    Source { reference: REFERENCE.to_owned(), plain_http: false, requirement: None }
+    Source { reference: REFERENCE.to_owned(), plain_http: false, summary_key: None, requirement: None }
 }
 
 /// Names in a directory.

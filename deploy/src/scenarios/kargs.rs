@@ -1,8 +1,12 @@
 //! Lives of a computer whose kernel arguments are changed.
 
-use osupdate_efi::authenticode::fake::Authority;
+use std::sync::Mutex;
 
-use super::computer::Computer;
+use osupdate_core::observer::{Event, Observer};
+use osupdate_efi::authenticode::fake::Authority;
+use osupdate_record::DeploymentId;
+
+use super::computer::{Computer, upgrade};
 use super::image::Image;
 use super::sealed::{chain, secure_boot};
 use super::{STEPS, before_commit};
@@ -10,6 +14,7 @@ use crate::cleanup;
 use crate::kargs::change::{ChangeKargsError, ChangedKargs, change};
 use crate::kargs::edit::Edit;
 use crate::local_addon::{LocalAddonError, LocalSigner};
+use crate::model::Entry;
 use crate::plan::Staging;
 use crate::rollback;
 
@@ -53,8 +58,12 @@ fn arguments_in_the_entry_are_changed_from_the_next_boot_on_and_tried_first() {
         (second.clone(), ["root=UUID=1", "rw", "console=ttyS0"].map(str::to_owned).to_vec())
     );
     assert_eq!(computer.model().entry(&second).unwrap().tries_left, Some(3), "not shown to work");
+    assert!(computer.model().change_pending());
+    assert_eq!(computer.upgrade(&Image::new("2")).staging, Staging::Staged, "to be started");
     computer.assert_whole();
     assert_eq!(computer.boot(), second);
+    assert!(!computer.model().change_pending());
+    assert_eq!(computer.upgrade(&Image::new("2")).staging, Staging::Current);
     assert!(computer.line.ends_with("root=UUID=1 rw console=ttyS0 quiet"), "{}", computer.line);
     let again = changed(&computer, &append("console=ttyS0"));
     assert_eq!(again.before, again.after);
@@ -88,6 +97,7 @@ fn arguments_that_do_not_boot_are_given_up_with_their_deployment() {
     }
     assert_eq!(computer.boot(), second, "with the arguments that were good");
     assert!(!computer.line.contains("panic"), "{}", computer.line);
+    assert!(!computer.model().change_pending());
     computer.blessing = true;
     // Going back and forth tries the new arguments again, never without a counter.
     assert_eq!(computer.rollback().target, first);
@@ -126,6 +136,141 @@ fn only_deployment_survives_arguments_that_do_not_boot() {
         assert_eq!(computer.entries().len(), 1);
         computer.assert_whole();
     }
+}
+
+#[test]
+fn change_of_order_keeps_what_is_good_behind_a_change_that_is_not_tried() {
+    let authority = Authority::new("Ours");
+    for sealed in [false, true] {
+        let image = |version: &str| match sealed {
+            true => Image::signed(version, &authority.signer()),
+            false => Image::new(version),
+        };
+        let mut computer = Computer::installed(&image("1"));
+        let only = computer.booted();
+        try_change(&computer, &append("nr_cpus=0"), &authority).unwrap();
+        computer.upgrade(&image("2"));
+        assert_eq!(computer.upgrade(&image("1")).staging, Staging::KeepBooted);
+        computer.assert_whole();
+        assert_gives_up(&mut computer, &only, &only);
+
+        computer.blessing = true;
+        try_change(&computer, &delete("nr_cpus"), &authority).unwrap();
+        computer.boot();
+        computer.upgrade(&image("2"));
+        let second = computer.boot();
+        try_change(&computer, &append("nr_cpus=0"), &authority).unwrap();
+        computer.rollback();
+        assert!(computer.rollback().undoes);
+        computer.assert_whole();
+        assert_has_good_entry(&computer, &second);
+        assert_gives_up(&mut computer, &second, &only);
+    }
+}
+
+#[test]
+fn change_of_order_keeps_what_is_good_behind_another_uki() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    let only = computer.booted();
+    assert_eq!(computer.upgrade(&Image::resealed("1", "rw nr_cpus=0")).staging, Staging::Resealed);
+    computer.upgrade(&Image::sealed("2"));
+    assert_eq!(computer.upgrade(&Image::resealed("1", "rw nr_cpus=0")).staging, Staging::KeepBooted);
+    computer.assert_whole();
+    assert_gives_up(&mut computer, &only, &only);
+}
+
+fn assert_has_good_entry(computer: &Computer, id: &DeploymentId) {
+    let model = computer.model();
+    let is_good = |entry: &Entry| entry.deployment == *id && entry.tries_left.is_none();
+    assert!(model.entries().iter().any(is_good), "{:?}", model.entries());
+}
+
+#[test]
+fn lost_entry_of_a_change_that_is_not_tried_is_counted_when_it_is_made_again() {
+    for runs in [true, false] {
+        let mut computer = Computer::installed(&Image::new("1"));
+        let first = computer.booted();
+        computer.upgrade(&Image::new("2"));
+        let second = computer.boot();
+        changed(&computer, &append("nr_cpus=0"));
+        let changed = computer.model().entry(&second).unwrap().clone();
+        if !runs {
+            assert_eq!(computer.rollback().target, first);
+            assert_eq!(computer.boot(), first);
+        }
+        std::fs::remove_file(computer.esp().join("loader/entries").join(&changed.file_name)).unwrap();
+        computer.run(None, |machine| cleanup::repair(machine).unwrap());
+        computer.assert_whole();
+        let made = computer.model().entry(&second).unwrap().clone();
+        assert_eq!((made.sequence, made.tries_left), (changed.sequence, Some(3)), "{runs}");
+        if !runs {
+            assert_eq!(computer.rollback().target, second);
+        }
+        assert_has_good_entry(&computer, &second);
+        assert_gives_up(&mut computer, &second, if runs { &second } else { &first });
+    }
+}
+
+#[test]
+fn lost_entry_of_a_change_that_runs_is_not_counted_when_it_is_made_again() {
+    let mut computer = Computer::installed(&Image::new("1"));
+    changed(&computer, &append("quiet=yes"));
+    let running = computer.boot();
+    for name in computer.entries() {
+        std::fs::remove_file(computer.esp().join("loader/entries").join(name)).unwrap();
+    }
+    computer.run(None, |machine| cleanup::repair(machine).unwrap());
+    assert_eq!(computer.model().entry(&running).unwrap().tries_left, None);
+    computer.assert_whole();
+}
+
+/// What an upgrade warns about.
+fn warnings(computer: &Computer, image: &Image) -> Vec<String> {
+    let warnings = Warnings::default();
+    computer.run_observed(None, &warnings, |machine| upgrade(machine, image, false)).unwrap();
+    warnings.0.into_inner().unwrap()
+}
+
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Observer for Warnings {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+}
+
+#[test]
+fn arguments_that_were_given_up_and_are_carried_on_are_warned_about() {
+    let mut computer = Computer::installed(&Image::new("1"));
+    let first = computer.booted();
+    changed(&computer, &append("nr_cpus=0"));
+    assert_eq!(warnings(&computer, &Image::new("1")), [""; 0], "not given up yet");
+    assert_gives_up(&mut computer, &first, &first);
+    computer.blessing = true;
+    assert!(computer.model().change_failed(&first));
+    for image in [Image::new("1"), Image::new("2")] {
+        let told = warnings(&computer, &image);
+        assert!(told.len() == 1 && told[0].contains("nr_cpus=0") && told[0].contains("kargs --delete"), "{told:?}");
+    }
+    // What was staged has them, and is what is changed.
+    changed(&computer, &delete("nr_cpus"));
+    computer.boot();
+    assert!(!computer.line.contains("nr_cpus"), "{}", computer.line);
+    assert_eq!(warnings(&computer, &Image::new("3")), [""; 0]);
+}
+
+/// Asserts that a change of a deployment is given up after three boots, and that this one then boots as it did before.
+fn assert_gives_up(computer: &mut Computer, changed: &DeploymentId, then: &DeploymentId) {
+    computer.blessing = false;
+    for _ in 0..3 {
+        assert_eq!(computer.boot(), *changed);
+        assert!(computer.line.contains("nr_cpus=0"), "{}", computer.line);
+    }
+    assert_eq!(computer.boot(), *then);
+    assert!(!computer.line.contains("nr_cpus=0"), "{}", computer.line);
 }
 
 #[test]

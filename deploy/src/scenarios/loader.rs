@@ -5,6 +5,7 @@ use std::fs;
 use osupdate_core::observer::Silent;
 use osupdate_efi::loader_install::Architecture;
 use osupdate_efi::secure_boot::SecureBoot;
+use osupdate_efi::variables::LoaderFeatures;
 use osupdate_record::DeploymentId;
 
 use super::computer::{Computer, systemd_boot};
@@ -179,6 +180,15 @@ fn older_loader_shows_what_the_newer_one_has_shown() {
     assert_eq!(computer.boot(), first);
 }
 
+/// Makes every replacement of a loader fail: copies of one content are kept, for they may share clusters, and so many are too many.
+fn keep_from_replacing(computer: &Computer) {
+    for directory in ["systemd", "BOOT"] {
+        for number in 0..16 {
+            fs::write(computer.esp().join(format!("EFI/{directory}/osupdate-{number}.tmp")), "alike").unwrap();
+        }
+    }
+}
+
 #[test]
 fn entries_fit_the_new_loader_before_the_first_program_is_replaced() {
     for (from, to, given_up) in [(258, 257, false), (257, 258, true)] {
@@ -191,10 +201,7 @@ fn entries_fit_the_new_loader_before_the_first_program_is_replaced() {
         } else {
             computer.boot();
         }
-        // Copies of one content are kept, for they may share clusters, and so many are too many.
-        for number in 0..16 {
-            fs::write(computer.esp().join(format!("EFI/systemd/osupdate-{number}.tmp")), "alike").unwrap();
-        }
+        keep_from_replacing(&computer);
         let err = update_loader(&computer, to).unwrap_err();
         assert!(matches!(err, BootloaderError::Replace { .. }), "{err:?}");
         assert_eq!(keys(&computer), if to == 258 { ["efi", "uki"] } else { ["efi", "efi"] });
@@ -203,6 +210,102 @@ fn entries_fit_the_new_loader_before_the_first_program_is_replaced() {
         for version in [from, to] {
             computer.set_loader(version);
             assert_eq!(computer.boot(), if given_up { first.clone() } else { second.clone() }, "{version}");
+        }
+    }
+}
+
+#[test]
+fn deployment_that_was_given_up_stays_so_while_loaders_are_mixed() {
+    for (version, mixed) in [(258, [258, 257]), (258, [257, 258]), (257, [258, 257]), (257, [257, 258])] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        computer.set_loader(version);
+        let first = computer.booted();
+        let failing = computer.upgrade(&Image::sealed("2")).id;
+        assert_falls_back(&mut computer, &failing, &first);
+        computer.set_loaders(mixed);
+        for _ in 0..2 {
+            repair(&computer);
+            computer.assert_whole();
+            assert_eq!(keys(&computer), ["efi", "uki"], "{version} {mixed:?}");
+            assert_eq!(computer.boot(), first, "{version} {mixed:?}");
+        }
+        assert!(computer.model().is_bad(&failing));
+        assert_eq!(update_loader(&computer, 258).unwrap(), 1);
+        computer.assert_whole();
+        assert_eq!(computer.boot(), first);
+    }
+}
+
+#[test]
+fn where_all_was_given_up_every_loader_shows_it() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    computer.set_loader(258);
+    computer.upgrade(&Image::sealed("2"));
+    let entries = computer.esp().join("loader/entries");
+    for name in computer.entries() {
+        let id = name.split(['+', '.']).next().unwrap();
+        fs::rename(entries.join(&name), entries.join(format!("{id}+0-3.conf"))).unwrap();
+    }
+    computer.set_loaders([257, 258]);
+    repair(&computer);
+    assert_eq!(keys(&computer), ["efi", "efi"]);
+    computer.boot();
+}
+
+#[test]
+fn mixed_loaders_are_updated_under_a_deployment_that_they_do_not_count() {
+    for mixed in [[258, 257], [257, 258]] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        computer.set_loaders(mixed);
+        computer.upgrade(&Image::sealed("2"));
+        if mixed[0] == 258 {
+            computer.boot();
+        }
+        let second = computer.model().next().unwrap().id.clone();
+        assert!(computer.model().entry(&second).unwrap().tries_left.is_some());
+        assert_eq!(update_loader(&computer, 258).unwrap(), 1);
+        computer.assert_whole();
+        assert_eq!(computer.boot(), second);
+        assert_eq!(computer.model().entry(&second).unwrap().tries_left, None, "counted, and found good");
+    }
+}
+
+#[test]
+fn what_mixed_loaders_do_not_count_is_counted_before_the_first_program_is_replaced() {
+    let mut computer = Computer::installed(&Image::sealed("1"));
+    let first = computer.booted();
+    computer.set_loaders([258, 257]);
+    let failing = computer.upgrade(&Image::sealed("2")).id;
+    keep_from_replacing(&computer);
+    assert!(matches!(update_loader(&computer, 258), Err(BootloaderError::Replace { .. })));
+    assert_falls_back(&mut computer, &failing, &first);
+    computer.set_loaders([257, 258]);
+    assert_eq!(computer.boot(), first);
+}
+
+#[test]
+fn update_that_makes_loaders_mixed_is_like_one_of_all() {
+    for given_up in [false, true] {
+        let mut computer = Computer::installed(&Image::sealed("1"));
+        // One that does not know the key `uki`, and that is not updated.
+        computer.elsewhere = Some(LoaderFeatures(0x1ff));
+        let first = computer.booted();
+        let second = computer.upgrade(&Image::sealed("2")).id;
+        assert!(matches!(update_loader(&computer, 258), Err(BootloaderError::Tried { .. })));
+        if !given_up {
+            assert_eq!(computer.boot(), second);
+            assert_eq!(update_loader(&computer, 258).unwrap(), 2);
+            assert_eq!((computer.boot(), keys(&computer)), (second, vec!["efi".to_owned(); 2]));
+            continue;
+        }
+        assert_falls_back(&mut computer, &second, &first);
+        keep_from_replacing(&computer);
+        assert!(matches!(update_loader(&computer, 258), Err(BootloaderError::Replace { .. })));
+        assert_eq!(keys(&computer), ["efi", "uki"]);
+        computer.assert_whole();
+        for version in [257, 258] {
+            computer.set_loader(version);
+            assert_eq!(computer.boot(), first, "{version}");
         }
     }
 }
