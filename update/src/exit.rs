@@ -26,8 +26,10 @@ use osupdate_efi::esp::PutBootFilesError;
 use osupdate_efi::secure_boot::Refused;
 
 use crate::admission::AdmissionError;
+use crate::commands::image::NotRun;
 use crate::output::for_terminal;
 use crate::pkcs11::TokenError;
+use crate::publish::{PublishError, SummaryKeyError};
 use crate::push::PushError;
 use crate::space;
 use crate::transport::proxy::ProxyError;
@@ -42,6 +44,8 @@ pub enum Outcome {
     Done,
     /// The command finished and found something wrong, which it printed: status 3.
     Findings,
+    /// The program that it was to run has ended, with this status.
+    Program(u8),
 }
 
 /// The exit statuses and what they mean; a contract. The help and the manual pages say it in these words.
@@ -115,10 +119,11 @@ pub fn report(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(STATUS_FINDINGS),
+        Ok(Outcome::Program(status)) => ExitCode::from(status),
         Err(error) => {
             let (text, status) = match error.chain().find_map(limit_reached) {
                 Some(limit) => (stopped(limit), STATUS_FINDINGS),
-                None => (message(&error), STATUS_FAILED),
+                None => (message(&error), error.chain().find_map(not_run).unwrap_or(STATUS_FAILED)),
             };
             if std::io::stderr().write_all(text.as_bytes()).is_err() {
                 tracing::debug!("standard error is gone, ignoring: the status must do");
@@ -126,6 +131,11 @@ pub fn report(result: anyhow::Result<Outcome>) -> ExitCode {
             ExitCode::from(status)
         }
     }
+}
+
+/// The status that tells that a program could not be run.
+fn not_run(error: &(dyn Error + 'static)) -> Option<u8> {
+    Some(error.downcast_ref::<NotRun>()?.status())
 }
 
 /// Whether an error is the end that the user has asked for.
@@ -234,6 +244,12 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return error.hint().map(str::to_owned);
     }
     if let Some(error) = error.downcast_ref::<ReplaceError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = error.downcast_ref::<PublishError>() {
+        return error.hint();
+    }
+    if let Some(error) = error.downcast_ref::<SummaryKeyError>() {
         return error.hint().map(str::to_owned);
     }
     if let Some(hint) = space::hint(error) {

@@ -76,6 +76,7 @@ pub const LINTS: &[&Lint] = &[
     &uki::UKI_UNSEALED,
     &uki::UKI_DIGEST,
     &uki::UKI_SEVERAL,
+    &uki::UKI_STUB,
     &system::BOOT_LOADER_MISSING,
     &system::FSTAB_ROOT,
     &identity::MACHINE_ID_SET,

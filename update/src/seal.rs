@@ -17,6 +17,7 @@ use osupdate_core::{Algorithm, Digest, fsverity};
 use osupdate_deploy::kargs::{KargsError, image_arguments, is_composefs};
 use osupdate_efi::authenticode::{SignError, Signer};
 use osupdate_efi::loader_install::Architecture;
+use osupdate_efi::measure::{Bank, PhasePath, PolicyKey};
 use osupdate_efi::uki::{BuildError, Builder};
 use thiserror::Error;
 
@@ -31,6 +32,30 @@ const STUB_MAX_BYTES: u64 = 16 << 20;
 /// Larger than any os-release, in bytes.
 const OS_RELEASE_MAX_BYTES: u64 = 64 << 10;
 
+/// Who signs which expected values of PCR 11. Without signers, nobody does.
+#[derive(Default)]
+#[allow(missing_debug_implementations, reason = "keys are secret")]
+pub struct Policy {
+    /// Keys, each with the phases of the boot that it signs for.
+    pub signers: Vec<(PolicyKey, Vec<PhasePath>)>,
+    /// Banks to sign for; empty: all.
+    pub banks: Vec<Bank>,
+    /// Public key in PEM that is put into the UKI; `None`: that of the only signer.
+    pub public_key: Option<Vec<u8>>,
+}
+
+impl Policy {
+    /// A builder of UKIs that signs so, too.
+    pub fn sign_with<'a>(&'a self, builder: Builder<'a>) -> Builder<'a> {
+        Builder {
+            signers: self.signers.iter().map(|(key, phases)| (key, phases.clone())).collect(),
+            banks: self.banks.clone(),
+            pcr_public_key: self.public_key.as_deref(),
+            ..builder
+        }
+    }
+}
+
 /// How an image is sealed.
 #[allow(missing_debug_implementations, reason = "a signer is secret")]
 pub struct SealOptions<'a> {
@@ -40,6 +65,8 @@ pub struct SealOptions<'a> {
     pub arguments: &'a [String],
     /// The boot stub; `None`: that of the image.
     pub stub: Option<&'a [u8]>,
+    /// Who signs the values that PCR 11 will have.
+    pub policy: &'a Policy,
     /// Who signs the UKI.
     pub signer: Option<&'a Signer>,
     /// File name of the UKI; `None`: made of the image's name and version.
@@ -165,7 +192,7 @@ pub fn seal(tree: &Tree, files: &dyn OpenContent, options: &SealOptions<'_>) -> 
         uname: Some(&version),
         ..Builder::default()
     };
-    let mut bytes = builder.build()?;
+    let mut bytes = options.policy.sign_with(builder).build()?;
     if let Some(signer) = options.signer {
         bytes = signer.sign(&bytes)?;
     }

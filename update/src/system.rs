@@ -9,7 +9,6 @@ use osupdate_deploy::boot::{Access, BootPartition, preferred_by_loader};
 use osupdate_deploy::booted::Booted;
 use osupdate_deploy::check::Scene;
 use osupdate_deploy::machine::Machine;
-use osupdate_deploy::record::DeploymentId;
 use osupdate_deploy::record::paths::PHYSICAL_ROOT;
 use osupdate_deploy::roots::{self, RootsError};
 use osupdate_deploy::survey::Survey;
@@ -55,7 +54,7 @@ impl System {
 
     /// What changes of deployments work on.
     pub(crate) fn machine<'a>(&'a self, observer: &'a dyn Observer) -> Machine<'a> {
-        let booted = Some(self.booted.id.clone());
+        let booted = Some(self.booted.clone());
         Machine::new(&self.sysroot, &self.repository, &self.boot, booted, &self.lock, observer)
     }
 
@@ -91,7 +90,7 @@ impl Look {
     /// Looks at the running system. Without privileges the boot partition is left out.
     pub(crate) fn open(context: &Context, lock_timeout: LockTimeout) -> anyhow::Result<Self> {
         let sysroot = open()?;
-        let booted = Booted::read()?.map(|booted| booted.id);
+        let booted = Booted::read()?;
         let repository = sysroot.repository(&lock_timeout.options()).context("cannot open the repository")?;
         let (survey, boot) = survey(context, &sysroot, booted)?;
         Ok(Self { survey, sysroot, repository, boot })
@@ -108,7 +107,7 @@ impl Look {
 pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)> {
     let sysroot = open()?;
     let booted = Booted::read()?;
-    let (survey, _) = survey(context, &sysroot, booted.as_ref().map(|booted| booted.id.clone()))?;
+    let (survey, _) = survey(context, &sysroot, booted.clone())?;
     Ok((booted, survey))
 }
 
@@ -116,7 +115,7 @@ pub(crate) fn look(context: &Context) -> anyhow::Result<(Option<Booted>, Survey)
 fn survey(
     context: &Context,
     sysroot: &Sysroot,
-    booted: Option<DeploymentId>,
+    booted: Option<Booted>,
 ) -> anyhow::Result<(Survey, Option<BootPartition>)> {
     if rustix::process::geteuid().is_root() {
         let seen = BootPartition::find(sysroot, Access::Read)
@@ -158,11 +157,29 @@ pub(crate) fn make_writable() -> anyhow::Result<()> {
     hinted(Sysroot::open_for_change(Path::new(PHYSICAL_ROOT))).map(drop)
 }
 
-/// Restarts the machine, the way that its service manager does it.
-pub(crate) fn reboot() -> anyhow::Result<()> {
-    let status = std::process::Command::new("systemctl").arg("reboot").status();
-    let status = status.context("cannot run systemctl reboot")?;
-    anyhow::ensure!(status.success(), "systemctl reboot failed with {status}");
+/// Restarts the machine, the way that its service manager does it; not if the boot loader would not start what boots next here, for
+/// then nothing is gained, and what restarts by itself would do so for ever.
+pub(crate) fn reboot(observer: &dyn Observer) -> anyhow::Result<()> {
+    reboot_unless(preferred_by_loader(), observer, || {
+        let status = std::process::Command::new("systemctl").arg("reboot").status();
+        let status = status.context("cannot run systemctl reboot")?;
+        anyhow::ensure!(status.success(), "systemctl reboot failed with {status}");
+        Ok(())
+    })
+}
+
+/// Restarts unless the boot loader was told to start another entry.
+fn reboot_unless(
+    preferred: Option<String>,
+    observer: &dyn Observer,
+    restart: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(entry) = preferred else { return restart() };
+    let text = format!(
+        "not rebooting: the boot loader would start {entry}. Take that back with bootctl set-default \"\" (or, if it was told so for \
+         one boot, bootctl set-oneshot \"\"), then reboot"
+    );
+    observer.event(Event::Warning(&text));
     Ok(())
 }
 
@@ -171,5 +188,41 @@ fn hinted<T>(result: Result<T, OpenError>) -> anyhow::Result<T> {
         Err(OpenError::NotRoot) => result.hint("run it as root"),
         Err(OpenError::NotOsupdate { .. }) => result.hint(NOT_OSUPDATE_HINT),
         _ => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Warnings(std::sync::Mutex<Vec<String>>);
+
+    impl Observer for Warnings {
+        fn event(&self, event: Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.lock().unwrap().push(text.to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn machine_is_not_restarted_into_what_the_boot_loader_was_told_to_start() {
+        let (warnings, restarts) = (Warnings::default(), Cell::new(0));
+        let reboot = |preferred: Option<&str>| {
+            let restart = || {
+                restarts.set(restarts.get() + 1);
+                Ok(())
+            };
+            reboot_unless(preferred.map(str::to_owned), &warnings, restart).unwrap();
+        };
+        reboot(Some("osupdate-aaaaaaaaaaaa-000001.conf"));
+        assert_eq!(restarts.get(), 0);
+        let told = warnings.0.lock().unwrap().join("\n");
+        assert!(told.contains("osupdate-aaaaaaaaaaaa-000001.conf") && told.contains("bootctl set-default"), "{told}");
+        reboot(None);
+        assert_eq!((restarts.get(), warnings.0.lock().unwrap().len()), (1, 1));
     }
 }

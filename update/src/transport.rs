@@ -13,14 +13,18 @@ use osupdate_core::oci::{
     BlobDescriptor, ContentDigest, ImageArchive, ImageArchiveError, ImageDirectory, ImageDirectoryError, ImageSource,
     LayerBytes, Layout, LayoutError, Platform, RemoteSource, SourceError,
 };
+use osupdate_core::published::PublishedSource;
+use osupdate_core::repository::{FileError, Repository};
 use thiserror::Error;
 
 pub use layout_target::{ArchiveTarget, LayoutTarget, WriteLayoutError};
 pub use limits::TransferLimits;
 use proxy::{ProxyError, ProxyImage};
 pub use reference::ImageReference;
-use registry::{RegistryError, RegistryImage, RegistryOptions};
+use registry::{RegistryError, RegistryImage, RegistryOptions, TreeImage, TreeOptions};
 pub use target::{Target, TargetError, temporary_directory};
+
+use crate::trust::SummaryKeys;
 
 /// How a source is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +33,10 @@ pub struct SourceOptions {
     pub plain_http: bool,
     /// Which image is taken of one for several platforms; `None`: the one for this machine.
     pub platform: Option<Platform>,
-    /// How fast and how much is fetched, if it is a registry.
+    /// How fast and how much is fetched, if it is a registry or a published tree.
     pub limits: TransferLimits,
+    /// What is demanded of it if it is a published tree.
+    pub tree: TreeOptions,
 }
 
 /// Why a source cannot be opened or asked.
@@ -62,6 +68,8 @@ pub enum TransportError {
 pub enum Source {
     /// In a registry.
     Registry(Box<RegistryImage>),
+    /// In a published tree.
+    Published(Box<TreeImage>),
     /// In an OCI layout.
     Layout(Layout),
     /// In an archive.
@@ -81,6 +89,12 @@ pub fn open_source(reference: &ImageReference, options: &SourceOptions) -> Resul
             let options = RegistryOptions { plain_http, platform, limits, ..RegistryOptions::default() };
             Ok(Source::Registry(Box::new(RegistryImage::new(reference, &options)?)))
         }
+        ImageReference::Published(reference) => {
+            let SourceOptions { plain_http, limits, .. } = *options;
+            let tree = options.tree.clone();
+            let options = RegistryOptions { plain_http, platform, limits, ..RegistryOptions::default() };
+            Ok(Source::Published(Box::new(TreeImage::new(reference, &options, tree)?)))
+        }
         ImageReference::OciLayout(reference) => {
             Ok(Source::Layout(Layout::open(&reference.path, reference.tag.as_deref(), &platform)?))
         }
@@ -91,6 +105,38 @@ pub fn open_source(reference: &ImageReference, options: &SourceOptions) -> Resul
         }
         ImageReference::Directory(path) => Ok(Source::Directory(ImageDirectory::open(path, &platform)?)),
         ImageReference::Local(reference) => Ok(Source::Proxy(Box::new(ProxyImage::open(reference)?))),
+    }
+}
+
+impl SourceOptions {
+    /// Demands of a published tree that one of these public keys has signed its summary.
+    #[must_use]
+    pub fn with_summary_key(mut self, pem: Option<String>) -> Self {
+        self.tree.summary_key = pem;
+        self
+    }
+
+    /// Demands of a published tree that it is not older than what was pulled from it into a repository; where keys are demanded,
+    /// which must be said before, than what they have signed.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub fn not_older_than(mut self, repository: &Repository, reference: &ImageReference) -> Result<Self, FileError> {
+        if let ImageReference::Published(reference) = reference {
+            let names = match &self.tree.summary_key {
+                None => vec![reference.remembered_by(None)],
+                // What is no key is an error when the tree is opened.
+                Some(pem) => SummaryKeys::parse(pem)
+                    .map(|keys| keys.fingerprints().map(|key| reference.remembered_by(Some(key))).collect())
+                    .unwrap_or_default(),
+            };
+            let mut seen = Vec::new();
+            for name in names {
+                seen.extend(repository.seen_serial(&name)?);
+            }
+            self.tree.seen = seen.into_iter().max_by_key(|seen| seen.serial);
+        }
+        Ok(self)
     }
 }
 
@@ -106,6 +152,7 @@ impl Source {
     fn image(&self) -> &dyn ImageSource {
         match self {
             Self::Registry(image) => &**image,
+            Self::Published(image) => &**image,
             Self::Layout(layout) => layout,
             Self::Archive(archive) => &**archive,
             Self::Directory(directory) => directory,
@@ -129,5 +176,9 @@ impl ImageSource for Source {
 
     fn remote(&self) -> Option<&dyn RemoteSource> {
         self.image().remote()
+    }
+
+    fn published(&self) -> Option<&dyn PublishedSource> {
+        self.image().published()
     }
 }

@@ -22,9 +22,11 @@ mod registries_d;
 mod scope;
 mod signature;
 mod sigstore;
+mod summary_keys;
 mod verdict;
 
 pub use error::{KeyError, LoadError, SignatureError, SignatureErrors, SignatureProblem, TrustError};
 pub use fetch::FetchError;
 pub use policy::{Policy, PolicyPaths};
+pub use summary_keys::SummaryKeys;
 pub use verdict::{SignatureKind, Signer, Verdict};

@@ -14,6 +14,7 @@ mod inspect;
 mod layer;
 mod lint;
 mod list;
+mod look;
 mod mkfs;
 mod mount;
 mod mounted;
@@ -23,9 +24,12 @@ mod pull;
 mod push;
 mod scratch;
 mod seal;
+mod serve;
+mod shell;
 mod subject;
 mod tag;
 mod tree_options;
+mod unmount;
 mod untag;
 
 use std::fmt;
@@ -45,6 +49,7 @@ use super::repository_path::RepositoryPath;
 use crate::cli::Context;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::transport::ImageReference;
+pub(crate) use shell::NotRun;
 
 /// Pull, list, inspect, make, compare and mount images
 #[derive(Debug, clap::Args)]
@@ -64,13 +69,19 @@ enum Command {
     Inspect(inspect::Args),
     Digest(digest::Args),
     Lint(lint::Args),
-    Seal(seal::Args),
+    Seal(Box<seal::Args>),
     Diff(diff::Args),
     Dump(dump::Args),
     Create(create::Args),
     Mkfs(mkfs::Args),
     Fsck(fsck::Args),
     Mount(mount::Args),
+    Unmount(unmount::Args),
+    Shell(shell::Args),
+    #[command(hide = true)]
+    ShellServer(shell::server::Args),
+    #[command(hide = true)]
+    ShellInit(shell::init::Args),
     Tag(tag::Args),
     Untag(untag::Args),
     Objects(objects::Args),
@@ -95,7 +106,11 @@ impl Args {
             Command::Create(args) => args.run(&self.repository, context),
             Command::Mkfs(args) => args.run(&self.repository, context),
             Command::Fsck(args) => args.run(&self.repository, context),
-            Command::Mount(args) => args.run(&self.repository),
+            Command::Mount(args) => args.run(&self.repository, context),
+            Command::Unmount(args) => args.run(),
+            Command::Shell(args) => args.run(&self.repository, context),
+            Command::ShellServer(args) => args.run(&self.repository),
+            Command::ShellInit(args) => args.run(),
             Command::Tag(args) => args.run(&self.repository, context),
             Command::Untag(args) => args.run(&self.repository, context),
             Command::Objects(args) => args.run(&self.repository, context),

@@ -10,6 +10,7 @@ use osupdate_deploy::prepare::Source;
 use serde::Serialize;
 
 use super::status::signed::{SignatureRow, signed_by};
+use super::summary_key::SummaryKeyOption;
 use super::transfer::TransferRate;
 use crate::admission::{self, Allowances, Candidate};
 use crate::byte_size;
@@ -83,6 +84,9 @@ struct ToDisk {
     wipe: bool,
 
     #[command(flatten)]
+    summary_key: SummaryKeyOption,
+
+    #[command(flatten)]
     transfer: TransferRate,
 }
 
@@ -120,9 +124,17 @@ impl ToDisk {
     fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let source = self.source.absolute()?;
         let origin = self.target_imgref.map_or_else(|| Ok(source.clone()), ImageReference::absolute)?;
+        let summary_key = self.summary_key.load(&source)?;
+        // Another tree has another key.
+        let followed_key = summary_key.clone().filter(|_| source.tree() == origin.tree());
         let options = Options {
             disk: self.disk,
-            origin: Source { reference: origin.to_string(), plain_http: self.plain_http, requirement: None },
+            origin: Source {
+                reference: origin.to_string(),
+                plain_http: self.plain_http,
+                summary_key: followed_key,
+                requirement: None,
+            },
             file_system: match self.filesystem {
                 RootType::Ext4 => FileSystem::Ext4,
                 RootType::Btrfs => FileSystem::Btrfs,
@@ -141,7 +153,8 @@ impl ToDisk {
                 plain_http: self.plain_http,
                 limits: self.transfer.limits(),
                 ..SourceOptions::default()
-            };
+            }
+            .with_summary_key(summary_key);
             open_source(&source, &options).map_err(|err| Box::new(err) as Box<dyn std::error::Error + Send + Sync>)
         };
         let accept = |image: &transport::Source, offer: &Offer<'_>| {

@@ -138,7 +138,7 @@ impl Args {
             super::gc::collect_quietly(context, system);
         }
         if self.apply && report.changed {
-            system::reboot()?;
+            system::reboot(&*context.observer)?;
         }
         Ok(Outcome::Done)
     }

@@ -6,6 +6,7 @@ mod fsck;
 mod gc;
 mod hold;
 mod init;
+mod publish;
 mod system_roots;
 mod why;
 
@@ -34,6 +35,7 @@ enum Command {
     Cat(cat::Args),
     Hold(hold::Args),
     Copy(copy::Args),
+    Publish(publish::Args),
 }
 
 impl Args {
@@ -47,6 +49,7 @@ impl Args {
             Command::Cat(args) => args.run(&self.repository),
             Command::Hold(args) => args.run(&self.repository, context),
             Command::Copy(args) => args.run(&self.repository, context),
+            Command::Publish(args) => args.run(&self.repository, context),
         }
     }
 }

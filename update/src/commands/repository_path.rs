@@ -132,6 +132,11 @@ impl RepositoryPath {
         Ok(repository)
     }
 
+    /// How long to wait for others.
+    pub(super) fn lock_timeout(&self) -> Duration {
+        self.lock.options().lock_timeout
+    }
+
     /// The digest algorithm that was asked for.
     pub(super) fn wanted_algorithm(&self) -> Option<Algorithm> {
         self.digest.map(Algorithm::from)

@@ -72,7 +72,7 @@ impl Args {
             super::gc::collect_quietly(context, system);
         }
         if self.apply && !done.plan.undoes {
-            system::reboot()?;
+            system::reboot(&*context.observer)?;
         }
         Ok(Outcome::Done)
     }

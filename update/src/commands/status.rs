@@ -49,6 +49,8 @@ struct Report {
     next: Option<String>,
     preferred_by_loader: Option<String>,
     rollback_queued: bool,
+    change_pending: bool,
+    change_failed: bool,
     entries_read: bool,
     damaged: Vec<DamagedRow>,
     interrupted: Vec<String>,
@@ -203,6 +205,8 @@ impl Report {
             next: model.next().map(|next| next.id.to_string()),
             preferred_by_loader: None,
             rollback_queued: model.rollback_queued(),
+            change_pending: model.change_pending(),
+            change_failed: model.next().is_some_and(|next| model.change_failed(&next.id)),
             entries_read: model.entries_known(),
             damaged: model.damaged.iter().map(damaged).collect(),
             interrupted: model.interrupted.iter().map(ToString::to_string).collect(),
@@ -227,6 +231,16 @@ impl Report {
             row.human(out, "Other")?;
         }
         writeln!(out, "\nNext boot: {}", self.next_boot())?;
+        if self.change_failed {
+            writeln!(
+                out,
+                "  as before the last change of its kernel arguments or its UKI: the boot loader gave up on that."
+            )?;
+            writeln!(
+                out,
+                "  Take bad arguments back with osupdate kargs --delete ARGUMENT, or later images get them, too"
+            )?;
+        }
         if let Some(entry) = &self.preferred_by_loader {
             writeln!(out, "  but the boot loader was told to start {entry} instead")?;
         }
@@ -260,7 +274,9 @@ impl Report {
         };
         let name = format!("{} ({})", row.image.version.as_deref().unwrap_or(&row.image.reference), &row.id[..12]);
         let has = |role| row.roles.contains(&role);
-        if has("booted") {
+        if has("booted") && self.change_pending {
+            format!("the booted deployment, {name}, with kernel arguments or a UKI that it was not started with")
+        } else if has("booted") {
             format!("the booted deployment, {name}")
         } else if has("staged") {
             format!("the staged deployment, {name}")

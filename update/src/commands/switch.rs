@@ -6,6 +6,7 @@ use osupdate_deploy::prepare::Source;
 use osupdate_deploy::stage::{self, Request};
 
 use super::repository_path::LockTimeout;
+use super::summary_key::SummaryKeyOption;
 use super::transfer::Transfer;
 use super::upgrade::{failed, finish, patience, report};
 use crate::admission::{self, Allowances, Candidate};
@@ -49,6 +50,9 @@ pub struct Args {
     wait: bool,
 
     #[command(flatten)]
+    summary_key: SummaryKeyOption,
+
+    #[command(flatten)]
     transfer: Transfer,
 
     #[command(flatten)]
@@ -65,6 +69,12 @@ impl Args {
         let reference = self.reference.absolute()?;
         let options =
             SourceOptions { plain_http: self.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
+        // For another image of the same tree, its key stays.
+        let summary_key = match self.summary_key.load(&reference)? {
+            None => stage::origin(&survey.model).ok().and_then(|origin| known_key(&reference, origin)),
+            named => named,
+        };
+        let options = options.with_summary_key(summary_key.clone()).not_older_than(machine.repository, &reference)?;
         let image = open_source(&reference, &options)?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {reference}")))?;
@@ -74,6 +84,7 @@ impl Args {
         let source = Source {
             reference: reference.to_string(),
             plain_http: self.plain_http,
+            summary_key,
             requirement: Some(accepted.requirement),
         };
         // Who names an image wants it, whatever happened before.
@@ -90,4 +101,10 @@ impl Args {
         report(context, &staged, None)?;
         finish(context, system, &staged, self.apply)
     }
+}
+
+/// The key that the tree of an image has for the origin that is followed.
+fn known_key(reference: &ImageReference, followed: Source) -> Option<String> {
+    let old: ImageReference = followed.reference.parse().ok()?;
+    followed.summary_key.filter(|_| old.tree() == reference.tree())
 }

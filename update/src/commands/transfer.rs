@@ -16,7 +16,7 @@ pub(super) struct TransferRate {
     #[arg(long, value_name = "RATE", value_parser = byte_size::parse_positive, help_heading = HEADING)]
     limit_rate: Option<NonZeroU64>,
 
-    /// Fetch so many layers at once [default: the number of processors]
+    /// Fetch so many layers at once [default: the number of processors], or files of a published tree [default: 16]
     #[arg(long, value_name = "NUMBER", help_heading = HEADING)]
     parallel: Option<NonZeroUsize>,
 }

@@ -11,6 +11,8 @@ mod verify;
 
 use clap::Subcommand;
 
+pub(crate) use build::warn_about_stub;
+
 use crate::cli::Context;
 use crate::exit::Outcome;
 

@@ -87,6 +87,8 @@ impl Args {
         let reference: ImageReference = origin.reference.parse()?;
         let options =
             SourceOptions { plain_http: origin.plain_http, limits: self.transfer.limits(), ..SourceOptions::default() };
+        let options =
+            options.with_summary_key(origin.summary_key.clone()).not_older_than(machine.repository, &reference)?;
         let image = open_source(&reference, &options)?;
         let offer = Offer::fetch(&image, &Platform::host())
             .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", origin.reference)))?;
@@ -139,7 +141,7 @@ pub(super) fn finish(context: &Context, system: System, staged: &Staged, apply: 
     }
     let boots_next = !matches!(staged.staging, Staging::Current | Staging::KeepBooted | Staging::Failed);
     if apply && boots_next {
-        system::reboot()?;
+        system::reboot(&*context.observer)?;
     }
     Ok(Outcome::Done)
 }

@@ -105,12 +105,18 @@ fn good() -> Tree {
 
 /// Adds a UKI with this command line, in which DIGEST stands for the digest of what is booted.
 fn add_uki(tree: &mut Tree, path: &str, line: &str) {
+    add_uki_with_stub(tree, path, line, "systemd-stub 257.13-1");
+}
+
+fn add_uki_with_stub(tree: &mut Tree, path: &str, line: &str, stub: &str) {
     let mut booted = tree.clone();
     transform_for_oci(&mut booted, XattrFilter::AllowlistOnly).unwrap();
     transform_for_boot(&InTree, &mut booted, &BootOptions::default()).unwrap();
     let digest = fsverity::digest(Algorithm::Sha512, &erofs::write(&booted, Format::V1).unwrap());
     let line = line.replace("DIGEST", &format!("composefs.digest=v1-sha512-12:{digest}"));
-    put(tree, path.as_bytes(), mode(0o644), regular(pe(&[(".linux", b"kernel"), (".cmdline", line.as_bytes())])));
+    let stub = format!("#### LoaderInfo: {stub} ####");
+    let uki = pe(&[(".sdmagic", stub.as_bytes()), (".linux", b"kernel"), (".cmdline", line.as_bytes())]);
+    put(tree, path.as_bytes(), mode(0o644), regular(uki));
 }
 
 fn remove(tree: &mut Tree, path: &str) {
@@ -325,6 +331,10 @@ fn a_uki_is_for_the_image_that_it_is_in() {
         add_uki(tree, "boot/EFI/Linux/other.efi", "DIGEST ro");
     });
     assert_eq!(detail, "there are 2 that name images");
+    let detail = only("uki-stub", "/boot/EFI/Linux/os.efi", |tree| {
+        add_uki_with_stub(tree, path, "DIGEST rw", "systemd-stub 262-1");
+    });
+    assert_eq!(detail, "its boot stub is systemd-stub 262-1");
     // That of a distribution, beside its kernel.
     assert_eq!(found(|tree| add_uki(tree, "usr/lib/modules/6.1/distribution.efi", "quiet")), []);
 }

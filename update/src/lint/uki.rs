@@ -36,6 +36,13 @@ pub(super) static UKI_SEVERAL: Lint = Lint {
     reason: "an image boots with one UKI, and which one must not be left to chance",
     fix: "remove the others",
 };
+pub(super) static UKI_STUB: Lint = Lint {
+    name: "uki-stub",
+    severity: Severity::Warning,
+    reason: "whoever can write to the ESP has such a boot stub start a program of his as root, although the UKI is signed: it starts any \
+             initramfs that a boot entry has for it together with its own",
+    fix: "seal the image with a boot stub that refuses, such as that of systemd 257 to 260: osupdate image seal --stub FILE",
+};
 
 /// Larger than any UKI, in bytes: they are on an ESP.
 const UKI_MAX_BYTES: u64 = 1 << 30;
@@ -46,8 +53,8 @@ pub(super) fn check(image: &Image<'_>, booted: Option<&Tree>, findings: &mut Fin
     for file in find_ukis(image.tree) {
         let path = file.path.as_bytes();
         let bytes = files::read(image.files, path, &file.content, UKI_MAX_BYTES)?;
-        let lines = match command_lines(&bytes) {
-            Ok(lines) => lines,
+        let Contents { lines, weak_stub } = match contents(&bytes) {
+            Ok(contents) => contents,
             Err(problem) => {
                 findings.add(&UKI_DAMAGED, path, problem);
                 continue;
@@ -72,6 +79,9 @@ pub(super) fn check(image: &Image<'_>, booted: Option<&Tree>, findings: &mut Fin
             findings.add(&UKI_UNSEALED, path, "the command line of one of its profiles names no image");
         }
         compare(&file, &named.concat(), booted, findings);
+        if let Some(stub) = weak_stub {
+            findings.add(&UKI_STUB, path, format!("its boot stub is {stub}"));
+        }
         sealed.push(file.path);
     }
     if let [first, _, ..] = &sealed[..] {
@@ -80,10 +90,20 @@ pub(super) fn check(image: &Image<'_>, booted: Option<&Tree>, findings: &mut Fin
     Ok(())
 }
 
-fn command_lines(uki: &[u8]) -> Result<Vec<String>, String> {
+/// What matters of a UKI.
+struct Contents {
+    /// The command lines of its profiles.
+    lines: Vec<String>,
+    /// Its boot stub, if that takes any initramfs.
+    weak_stub: Option<String>,
+}
+
+fn contents(uki: &[u8]) -> Result<Contents, String> {
     let pe = Pe::parse(uki).map_err(|error| error.to_string())?;
     let uki = Uki::parse(&pe).map_err(|error| error.to_string())?;
-    Ok(uki.profiles().iter().map(|profile| profile.command_line().unwrap_or_default().to_owned()).collect())
+    let lines = uki.profiles().iter().map(|profile| profile.command_line().unwrap_or_default().to_owned()).collect();
+    let weak_stub = uki.stub_for_any_initramfs().map(str::to_owned);
+    Ok(Contents { lines, weak_stub })
 }
 
 fn compare(file: &UkiFile, named: &[ComposefsArg], booted: Option<&Tree>, findings: &mut Findings) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! docker://HOST[:PORT]/NAME[:TAG][@sha256:HEX]     an image in a registry; the prefix may be left out
+//! https://HOST[:PORT]/[DIR/]NAME[:TAG][@sha256:HEX]  an image in a published tree; with http:// without TLS
 //! oci:PATH[:TAG]                                   an image in an OCI layout directory
 //! oci-archive:PATH[:TAG]                           the same in a tar archive
 //! docker-archive:PATH[:NAME]                       an image in an archive that docker save has written
@@ -17,6 +18,7 @@
 
 mod file;
 mod local;
+mod published;
 
 use std::fmt;
 use std::io;
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 pub use file::{ArchiveReference, OciLayoutReference};
 pub use local::{LocalReference, LocalTransport};
+pub use published::PublishedReference;
 
 /// Longest repository name, with the host, in the reference grammar.
 const NAME_MAX: usize = 255;
@@ -42,6 +45,8 @@ const DOCKER_HUB_NAMESPACE: &str = "library/";
 pub enum ImageReference {
     /// An image in a registry.
     Registry(RegistryReference),
+    /// An image in a published tree on a web server.
+    Published(PublishedReference),
     /// An image in an OCI layout directory.
     OciLayout(OciLayoutReference),
     /// An image in a tar archive.
@@ -75,9 +80,6 @@ pub enum ParseReferenceError {
     /// The transport is not one of ours.
     #[error("transport {0:?} is not supported; those that are: {transports}", transports = TRANSPORTS.join(", "))]
     Transport(String),
-    /// A web address was given.
-    #[error("a reference has no {0}, write docker://HOST[:PORT]/NAME[:TAG]")]
-    WebAddress(&'static str),
     /// The registry is missing.
     #[error("{0:?} has no registry host, write it in front, such as docker.io/library/{0} or localhost:5000/{0}")]
     NoHost(String),
@@ -119,13 +121,30 @@ pub enum ParseReferenceError {
 }
 
 /// What references begin with that name their transport.
-pub const TRANSPORTS: [&str; 7] =
-    ["docker://", "oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "docker-daemon:"];
+pub const TRANSPORTS: [&str; 9] = [
+    "docker://",
+    "https://",
+    "http://",
+    "oci:",
+    "oci-archive:",
+    "docker-archive:",
+    "dir:",
+    "containers-storage:",
+    "docker-daemon:",
+];
 
 impl ImageReference {
     /// Whether a text begins with the name of a transport, and so can be nothing but a reference.
     pub fn has_transport(text: &str) -> bool {
         TRANSPORTS.iter().any(|transport| text.starts_with(transport))
+    }
+
+    /// The address of the published tree that the image is in.
+    pub fn tree(&self) -> Option<String> {
+        match self {
+            Self::Published(reference) => Some(reference.base()),
+            _ => None,
+        }
     }
 
     /// Makes the path of a directory or archive absolute, so that the reference means the same from everywhere.
@@ -141,7 +160,7 @@ impl ImageReference {
                 Self::Archive(ArchiveReference { form, path: file::absolute(&path)?, name })
             }
             Self::Directory(path) => Self::Directory(file::absolute(&path)?),
-            same @ (Self::Registry(_) | Self::Local(_)) => same,
+            same @ (Self::Registry(_) | Self::Published(_) | Self::Local(_)) => same,
         })
     }
 }
@@ -156,6 +175,11 @@ impl FromStr for ImageReference {
         if let Some(rest) = text.strip_prefix("docker://") {
             return rest.parse().map(Self::Registry);
         }
+        for plain in [false, true] {
+            if let Some(rest) = text.strip_prefix(published::scheme(plain)) {
+                return PublishedReference::parse(plain, rest).map(Self::Published);
+            }
+        }
         if let Some(rest) = text.strip_prefix("oci:") {
             return rest.parse().map(Self::OciLayout);
         }
@@ -169,12 +193,6 @@ impl FromStr for ImageReference {
         }
         if let Some((transport, name)) = LocalTransport::split(text) {
             return LocalReference::new(transport, name).map(Self::Local);
-        }
-        if text.starts_with("http://") {
-            return Err(ParseReferenceError::WebAddress("http://"));
-        }
-        if text.starts_with("https://") {
-            return Err(ParseReferenceError::WebAddress("https://"));
         }
         if let Some(transport) = foreign_transport(text) {
             return Err(ParseReferenceError::Transport(transport.to_owned()));
@@ -204,6 +222,7 @@ impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(reference) => write!(f, "docker://{reference}"),
+            Self::Published(reference) => reference.fmt(f),
             Self::OciLayout(reference) => write!(f, "oci:{reference}"),
             Self::Archive(reference) => reference.fmt(f),
             Self::Directory(path) => write!(f, "{}{}", file::DIRECTORY, path.display()),
@@ -220,16 +239,12 @@ impl FromStr for RegistryReference {
         if text.is_empty() {
             return Err(ParseReferenceError::Empty);
         }
-        let (name, digest) = match text.split_once('@') {
-            // In docker://user:password@host/name a slash follows the @.
-            Some((_, digest)) if digest.contains('/') => return Err(ParseReferenceError::UserInfo),
-            Some((name, digest)) => match digest.parse() {
-                Ok(digest) => (name, Some(digest)),
-                Err(_) => return Err(ParseReferenceError::Digest(digest.to_owned())),
-            },
-            None => (text, None),
-        };
-        let Some((host, path)) = name.split_once('/') else {
+        let (name, after) = text.split_once('@').unwrap_or((text, ""));
+        // In docker://user:password@host/name a slash follows the @.
+        if after.contains('/') {
+            return Err(ParseReferenceError::UserInfo);
+        }
+        let Some((host, _)) = name.split_once('/') else {
             let looks_like_host = name.starts_with("localhost") || name.contains('.') && !name.contains(':');
             return Err(if looks_like_host {
                 ParseReferenceError::NoRepository(name.to_owned())
@@ -242,6 +257,28 @@ impl FromStr for RegistryReference {
         if !names_host {
             return Err(ParseReferenceError::NoHost(text.to_owned()));
         }
+        let mut reference = Self::at_host(text)?;
+        if reference.host == DOCKER_HUB && !reference.repository.contains('/') {
+            reference.repository.insert_str(0, DOCKER_HUB_NAMESPACE);
+        }
+        Ok(reference)
+    }
+}
+
+impl RegistryReference {
+    /// Parses what begins with a host, whatever it looks like.
+    fn at_host(text: &str) -> Result<Self, ParseReferenceError> {
+        let (name, digest) = match text.split_once('@') {
+            Some((_, digest)) if digest.contains('/') => return Err(ParseReferenceError::UserInfo),
+            Some((name, digest)) => match digest.parse() {
+                Ok(digest) => (name, Some(digest)),
+                Err(_) => return Err(ParseReferenceError::Digest(digest.to_owned())),
+            },
+            None => (text, None),
+        };
+        let Some((host, path)) = name.split_once('/') else {
+            return Err(ParseReferenceError::NoRepository(name.to_owned()));
+        };
         if !is_host(host) {
             return Err(ParseReferenceError::Host(host.to_owned()));
         }
@@ -260,8 +297,7 @@ impl FromStr for RegistryReference {
         if host.len() + 1 + repository.len() > NAME_MAX {
             return Err(ParseReferenceError::NameLength(host.len() + 1 + repository.len()));
         }
-        let namespace = if host == DOCKER_HUB && !repository.contains('/') { DOCKER_HUB_NAMESPACE } else { "" };
-        Ok(Self { host: host.to_owned(), repository: format!("{namespace}{repository}"), tag, digest })
+        Ok(Self { host: host.to_owned(), repository: repository.to_owned(), tag, digest })
     }
 }
 

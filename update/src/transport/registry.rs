@@ -26,6 +26,7 @@ mod request;
 mod response;
 mod retry;
 mod tls;
+mod tree;
 mod upload;
 
 use std::io::Read;
@@ -61,6 +62,7 @@ pub use proxy::ProxyError;
 pub use registries::{RegistriesError, RegistriesFiles};
 use response::Response;
 pub use retry::Retry;
+pub use tree::{TreeError, TreeImage, TreeOptions};
 pub use upload::RegistryTarget;
 
 /// Most bytes of a list of tags that are read.
@@ -155,7 +157,7 @@ impl RegistryImage {
 
     /// Opens a blob; it has `size_bytes` according to the manifest. Does not count for [`TransferLimits::max_bytes`].
     pub fn blob(&self, digest: &ContentDigest, size_bytes: u64) -> Result<BlobReader<'_>, RegistryError> {
-        Ok(BlobReader::open(self.blob_for(Purpose::Document, digest, size_bytes), 0)?.verified())
+        Ok(BlobReader::open(self.blob_for(Purpose::Document, digest, size_bytes), 0)?.verified(digest))
     }
 
     /// Opens a layer, or what comes from byte `offset` on.
@@ -164,8 +166,8 @@ impl RegistryImage {
     }
 
     fn blob_for(&self, purpose: Purpose, digest: &ContentDigest, size_bytes: u64) -> Blob<'_> {
-        let image = format!("{}/{}", self.reference.host, self.reference.repository);
-        Blob { http: &self.http, meter: &self.meter, purpose, image, digest: *digest, size_bytes }
+        let what = format!("blob {digest} of {}/{}", self.reference.host, self.reference.repository);
+        Blob { http: &self.http, meter: &self.meter, purpose, path: format!("blobs/{digest}"), what, size_bytes }
     }
 
     /// The image for this platform, if a list was fetched.
@@ -317,7 +319,7 @@ impl RemoteSource for RegistryImage {
 
     fn blame(&self, descriptor: &BlobDescriptor) -> bool {
         let blob = self.blob_for(Purpose::Layer, &descriptor.digest, descriptor.size);
-        self.http.blame(&descriptor.digest, &blob.what())
+        self.http.blame(&blob.path, &blob.what)
     }
 
     fn connections(&self) -> Option<NonZeroUsize> {

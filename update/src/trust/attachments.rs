@@ -12,7 +12,7 @@ use osupdate_core::oci::{
 use super::error::SignatureProblem;
 use super::fetch::{Deadline, FetchError};
 use super::signature::{Located, SIGNATURE_MAX_BYTES, SIGNATURES_MAX, Signature};
-use crate::transport::registry::{Cause, RegistryError, RegistryImage};
+use crate::transport::registry::{Cause, RegistryError, RegistryImage, TreeImage};
 use crate::transport::{ImageReference, Source, TransportError};
 
 /// The tag of the signatures of a manifest.
@@ -34,6 +34,17 @@ pub(super) fn of_registry(
     layers(&manifest, &place, open)
 }
 
+/// The signatures that are published with an image.
+pub(super) fn of_tree(image: &TreeImage, digest: &ContentDigest, place: &str) -> Result<Vec<Located>, FetchError> {
+    let Some(attachment) = image.attachment(&tag(digest))? else { return Ok(Vec::new()) };
+    let open = |blob: &BlobDescriptor| -> Result<Box<dyn Read + '_>, FetchError> {
+        let missing =
+            || FetchError::Attachment { what: place.to_owned(), problem: format!("it has no {}", blob.digest) };
+        Ok(Box::new(attachment.blob(&blob.digest).ok_or_else(missing)?))
+    };
+    layers(attachment.manifest.as_bytes(), place, open)
+}
+
 /// The signatures beside an image in an OCI directory or an archive of one; none in other files.
 pub(super) fn of_file(reference: &ImageReference, digest: &ContentDigest) -> Result<Vec<Located>, FetchError> {
     let (name, platform) = (tag(digest), Platform::host());
@@ -48,7 +59,10 @@ pub(super) fn of_file(reference: &ImageReference, digest: &ContentDigest) -> Res
                 Err(error) => Err(error),
             }
         }
-        ImageReference::Registry(_) | ImageReference::Directory(_) | ImageReference::Local(_) => return Ok(Vec::new()),
+        ImageReference::Registry(_)
+        | ImageReference::Published(_)
+        | ImageReference::Directory(_)
+        | ImageReference::Local(_) => return Ok(Vec::new()),
     };
     let layout = match layout {
         Ok(layout) => layout,
@@ -67,7 +81,7 @@ pub(super) fn file_place(reference: &ImageReference, source: &Source, digest: &C
     let has_index = match source {
         Source::Layout(_) => true,
         Source::Archive(archive) => matches!(**archive, ImageArchive::Oci(_)),
-        Source::Registry(_) | Source::Directory(_) | Source::Proxy(_) => false,
+        Source::Registry(_) | Source::Published(_) | Source::Directory(_) | Source::Proxy(_) => false,
     };
     has_index.then(|| format!("{} of {reference}", tag(digest)))
 }

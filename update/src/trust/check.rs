@@ -134,6 +134,19 @@ impl Check<'_> {
                     found.places.push(attachments::place(&repository, &self.digest));
                 }
             }
+            (ImageReference::Published(reference), Source::Published(tree)) => {
+                if let Some(store) = Lookaside::of(&reference.image, &self.policy.registries_d)? {
+                    found.signatures.extend(store.fetch(&self.digest)?);
+                    found.places.push(store.place(&self.digest));
+                }
+                // They have come with the index already.
+                if attachments {
+                    let image = &reference.image;
+                    let place = attachments::place(&format!("{}/{}", image.host, image.repository), &self.digest);
+                    found.signatures.extend(attachments::of_tree(tree, &self.digest, &place)?);
+                    found.places.push(place);
+                }
+            }
             (ImageReference::Directory(path), _) => {
                 found.signatures.extend(lookaside::of_directory(path, &self.digest)?);
                 found.places.push(format!("signature-1 in {}", path.display()));
@@ -192,6 +205,9 @@ impl Check<'_> {
     }
 
     fn how_to_sign(&self, kind: SignatureKind) -> Option<String> {
+        if matches!(self.reference, ImageReference::Published(_)) {
+            return Some("have this very image signed, and published again with its signatures".to_owned());
+        }
         let ImageReference::Registry(reference) = self.reference else {
             return Some(
                 "pull it from the registry where it is signed, or copy it with its signatures (skopeo copy to dir:)"

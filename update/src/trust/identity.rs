@@ -50,6 +50,7 @@ impl Name {
     fn of(reference: &ImageReference) -> Option<Self> {
         match reference {
             ImageReference::Registry(reference) => Some(Self::pulled(reference)),
+            ImageReference::Published(reference) => Some(Self::pulled(&reference.image)),
             ImageReference::OciLayout(_)
             | ImageReference::Archive(_)
             | ImageReference::Directory(_)

@@ -32,7 +32,7 @@ const SCOPELESS_TRANSPORTS: [&str; 2] = ["docker-archive", "tarball"];
 /// The transport that an image belongs to. What an archive is, its contents may have told.
 pub(super) fn transport(reference: &ImageReference, source: &Source) -> &'static str {
     match (reference, source) {
-        (ImageReference::Registry(_), _) => "docker",
+        (ImageReference::Registry(_) | ImageReference::Published(_), _) => "docker",
         (ImageReference::OciLayout(_), _) => "oci",
         (ImageReference::Directory(_), _) => "dir",
         (ImageReference::Local(reference), _) => reference.transport.name(),
@@ -54,6 +54,7 @@ pub(super) fn names(reference: &ImageReference, transport: &str) -> io::Result<O
     }
     let names = match reference {
         ImageReference::Registry(reference) => registry_names(reference),
+        ImageReference::Published(reference) => registry_names(&reference.image),
         ImageReference::OciLayout(reference) => path_names(&reference.path)?,
         ImageReference::Archive(reference) => path_names(&reference.path)?,
         ImageReference::Directory(path) => path_names(path)?,

@@ -83,6 +83,10 @@ impl PublicKeys {
         Ok(Self { keys, place })
     }
 
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| &*key.fingerprint)
+    }
+
     /// The key that made a signature.
     pub(super) fn verify(&self, payload: &[u8], signature: &[u8]) -> Result<&PublicKey, SignatureProblem> {
         let made_it = |key: &&PublicKey| key.parsed.verify_sig(payload, signature).is_ok();

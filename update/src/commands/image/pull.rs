@@ -14,6 +14,7 @@ use crate::admission;
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::commands::status::signed::SignatureRow;
+use crate::commands::summary_key::SummaryKeyOption;
 use crate::commands::transfer::Transfer;
 use crate::commands::trust_options::TrustOptions;
 use crate::completion;
@@ -36,11 +37,13 @@ Examples:
   osupdate image pull oci:build/image:latest
   osupdate image pull containers-storage:localhost/os:latest --bootable
   osupdate image pull ./os.tar
+  osupdate image pull https://images.example.com/stable/os:1.2 --bootable
   osupdate image pull docker://registry.example.com/os:1.2 --expected-digest 4d2c…
   osupdate image pull docker://registry.example.com/os:1.2 --platform linux/arm64 --tag arm
 
 References:
   docker://HOST[:PORT]/NAME[:TAG][@sha256:HEX]    in a registry; docker:// may be left out
+  https://HOST[:PORT]/[DIR/]NAME[:TAG][@sha256:HEX]    in a published tree on a web server
   oci:PATH[:TAG]                                  in an OCI layout directory
   oci-archive:PATH[:TAG]                          in an OCI archive
   docker-archive:PATH[:NAME]                      in an archive that docker save or podman save has written
@@ -74,6 +77,9 @@ pub(super) struct Args {
     fetch: FetchOptions,
 
     #[command(flatten)]
+    summary_key: SummaryKeyOption,
+
+    #[command(flatten)]
     trust: TrustOptions,
 
     #[command(flatten)]
@@ -104,7 +110,10 @@ impl Args {
         let doing = || format!("cannot pull {reference}");
         let repository = repository.open_for_change()?;
         let policy = self.trust.load().with_context(doing)?;
-        let options = SourceOptions { limits: self.transfer.limits(), ..self.fetch.source_options() };
+        let options = SourceOptions { limits: self.transfer.limits(), ..self.fetch.source_options() }
+            .with_summary_key(self.summary_key.load(&reference).with_context(doing)?)
+            .not_older_than(&repository, &reference)
+            .with_context(doing)?;
         let origin = open_source(&reference, &options).with_context(doing)?;
         let tag = self.tag.unwrap_or_else(|| reference.to_string());
         let source = FetchedManifest::fetch(&origin).map_err(PullError::FetchManifest).with_context(doing)?;

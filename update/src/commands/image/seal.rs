@@ -16,8 +16,10 @@ use super::lint;
 use super::subject::{Kind, Loader, MountedFiles, Subject};
 use super::tree_options::{TreeOptions, Xattrs};
 use crate::cli::Context;
+use crate::commands::policy_options::PolicyOptions;
 use crate::commands::repository_path::RepositoryPath;
 use crate::commands::signing_options::SigningOptions;
+use crate::commands::uki::warn_about_stub;
 use crate::completion;
 use crate::exit::{Outcome, ResultExt as _};
 use crate::lint::{Allow, Severity};
@@ -36,7 +38,8 @@ const BASE_NAME_ANNOTATION: &str = "org.opencontainers.image.base.name";
 ///
 /// The unified kernel image is made of kernel, initramfs and os-release of the image. On its command line are the digest that
 /// the kernel will check everything against, the arguments that the image asks for (/usr/lib/bootc/kargs.d), and those that
-/// --karg adds. With --key it is signed for Secure Boot. Nothing is made of an image with errors that image lint finds.
+/// --karg adds. With --key it is signed for Secure Boot, with --pcr-private-key it carries signatures that a TPM asks for before it
+/// gives the key of a volume. Nothing is made of an image with errors that image lint finds.
 ///
 /// An image gets one layer more, all others stay as they are. In a build, with --rootfs, only the file of the UKI is written:
 /// it belongs into /boot/EFI/Linux of the image that is made of the same files. The same input makes the same output.
@@ -73,6 +76,9 @@ pub(super) struct Args {
     /// The certificate of the key, in PEM or DER; certificates that issued it may follow in the file
     #[arg(long, value_name = "FILE", requires = "key", value_hint = ValueHint::FilePath)]
     certificate: Option<PathBuf>,
+
+    #[command(flatten)]
+    policy: PolicyOptions,
 
     /// Add a kernel argument; may be repeated
     #[arg(long = "karg", value_name = "ARGUMENT")]
@@ -126,6 +132,7 @@ impl Args {
             (Some(key), Some(certificate)) => Some(SigningOptions::new(key.clone(), certificate.clone()).signer()?),
             _ => None,
         };
+        let policy = self.policy.policy()?;
         let stub = self.stub.as_deref().map(read).transpose()?;
         let subject = match &self.rootfs {
             Some(path) => loader.rootfs(path, MountedFiles::Refuse)?,
@@ -137,10 +144,12 @@ impl Args {
             algorithm: subject.algorithm.unwrap_or(loader.algorithm),
             arguments: &self.kargs,
             stub: stub.as_deref(),
+            policy: &policy,
             signer: signer.as_ref(),
             name: self.name.as_deref().or(self.output_name()),
         };
         let uki = seal(&subject.tree, subject.files()?, &options)?;
+        warn_about_stub(&uki.bytes, context);
         let (path, pushed) = match (&self.output, &self.destination) {
             (Some(output), _) => (write(output, &uki)?, None),
             (None, Some(destination)) => {

@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use osupdate_core::boot::{BootOptions, transform_for_boot};
 use osupdate_core::erofs::{self, Format};
-use osupdate_core::oci::{
-    ArchiveForm, FetchedManifest, ImageArchive, PullError, PullOptions, StoredImage, plain_image_tree, pull,
-};
+use osupdate_core::oci::{ArchiveForm, ImageArchive, StoredImage, plain_image_tree};
 use osupdate_core::repository::{OpenContent, Repository};
 use osupdate_core::scan::{HashOnly, scan};
 use osupdate_core::transform::truncate_times;
@@ -30,9 +28,8 @@ use super::{mounted, open};
 use crate::cli::Context;
 use crate::commands::repository_path::RepositoryPath;
 use crate::exit::ResultExt as _;
+use crate::transport::ImageReference;
 use crate::transport::reference::ArchiveReference;
-use crate::transport::{ImageReference, open_source};
-use crate::trust::{Policy, PolicyPaths};
 
 /// Largest dumpfile or EROFS file that is read. Images of whole operating systems have some 20 MiB.
 const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -254,15 +251,7 @@ impl Loader<'_> {
 
     /// Fetches an image for this command only.
     pub(super) fn fetch(&self, name: &str, reference: &ImageReference) -> anyhow::Result<Subject> {
-        let doing = || format!("cannot fetch {reference}");
-        let origin = open_source(reference, &self.fetch.source_options()).with_context(doing)?;
-        let source = FetchedManifest::fetch(&origin).map_err(PullError::FetchManifest).with_context(doing)?;
-        let policy = Policy::load(&PolicyPaths::standard()).with_context(doing)?;
-        policy.check(reference, &origin, source.bytes()).with_context(doing)?;
-        let scratch = Scratch::make(self.algorithm)?;
-        let platform = self.fetch.platform();
-        let options = PullOptions { platform: Some(&platform), ..PullOptions::default() };
-        let image = pull(&scratch.repository, &source, &options, &*self.context.observer).with_context(doing)?;
+        let (scratch, image) = Scratch::fetch(reference, self.algorithm, false, self.fetch, self.context)?;
         let mut tree = plain_image_tree(&scratch.repository, &image, self.options.filter())?;
         self.options.transform(&mut tree).with_context(|| format!("cannot make an image of {name}"))?;
         Ok(Subject {

@@ -49,15 +49,19 @@ fn entry(digit: char, sequence: u64, tries_left: Option<u32>) -> Entry {
     Entry { deployment: id(digit), sequence, tries_left, file_name }
 }
 
+fn booted(digit: char, verified: bool) -> Booted {
+    Booted { id: id(digit), verified, sequence: Some(1) }
+}
+
 /// Booted b, staged c, rollback a, and d that failed.
 fn report() -> Report {
     let found =
         vec![deployment('a', 1, true), deployment('b', 2, true), deployment('d', 3, true), deployment('c', 4, false)];
     let entries = vec![entry('a', 1, None), entry('b', 2, None), entry('d', 3, Some(0)), entry('c', 4, Some(3))];
     let damaged = vec![Damaged { name: "x".to_owned(), reason: "has no deployment.toml".to_owned() }];
-    let model = Model::new(found, damaged, Some(id('b')), Some(entries));
+    let model = Model::new(found, damaged, Some(booted('b', true)), Some(entries));
     let foreign = vec![Foreign { id: "debian.conf".to_owned(), title: Some("Debian".to_owned()) }];
-    Report::new(&model, Some(&Booted { id: id('b'), verified: true }), Some(foreign))
+    Report::new(&model, Some(&booted('b', true)), Some(foreign))
 }
 
 fn human(report: &Report) -> String {
@@ -121,8 +125,8 @@ Boot entries of other systems, left alone:
 
 #[test]
 fn unverified_root_is_told_loudly() {
-    let model = Model::new(vec![deployment('a', 1, true)], Vec::new(), Some(id('a')), None);
-    let text = human(&Report::new(&model, Some(&Booted { id: id('a'), verified: false }), None));
+    let model = Model::new(vec![deployment('a', 1, true)], Vec::new(), Some(booted('a', true)), None);
+    let text = human(&Report::new(&model, Some(&booted('a', false)), None));
     assert!(text.contains("verified    NO"), "{text}");
     assert!(text.contains("Next boot: the booted deployment, 1 (aaaaaaaaaaaa)"), "{text}");
     assert!(text.contains("that needs root privileges"), "{text}");
@@ -133,7 +137,7 @@ fn image_whose_time_is_over_is_told() {
     let mut old = deployment('a', 1, true);
     let mut told = |expires: &str| {
         old.record.image.expires = Some(expires.to_owned());
-        human(&Report::new(&Model::new(vec![old.clone()], Vec::new(), Some(id('a')), None), None, None))
+        human(&Report::new(&Model::new(vec![old.clone()], Vec::new(), Some(booted('a', true)), None), None, None))
     };
     assert!(told("2026-01-01T00:00:00Z").contains("  expires     2026-01-01T00:00:00Z: over;"));
     assert!(told("9999-01-01T00:00:00Z").contains("  expires     9999-01-01T00:00:00Z\n"));
@@ -149,7 +153,32 @@ fn default_set_by_somebody_is_told() {
 fn queued_rollback_is_told() {
     let found = vec![deployment('a', 3, true), deployment('b', 2, true)];
     let entries = vec![entry('a', 3, None), entry('b', 2, None)];
-    let model = Model::new(found, Vec::new(), Some(id('b')), Some(entries));
+    let model = Model::new(found, Vec::new(), Some(booted('b', true)), Some(entries));
     let text = human(&Report::new(&model, None, Some(Vec::new())));
     assert!(text.contains("Next boot: the rollback deployment, 3 (aaaaaaaaaaaa)"), "{text}");
+}
+
+#[test]
+fn change_that_waits_for_a_restart_is_told() {
+    let mut changed = deployment('b', 5, true);
+    changed.record.boot_since = Some(5);
+    let entries = vec![entry('b', 1, None), entry('b', 5, Some(3))];
+    let model = Model::new(vec![changed], Vec::new(), Some(booted('b', true)), Some(entries));
+    let report = Report::new(&model, None, None);
+    assert!(report.change_pending);
+    assert!(human(&report).contains("5 (bbbbbbbbbbbb), with kernel arguments or a UKI that it was not started with\n"));
+}
+
+#[test]
+fn change_that_was_given_up_is_told_with_what_to_do() {
+    let mut changed = deployment('b', 5, true);
+    changed.record.boot_since = Some(5);
+    let report = |tries| {
+        let entries = vec![entry('b', 1, None), entry('b', 5, Some(tries))];
+        Report::new(&Model::new(vec![changed.clone()], Vec::new(), Some(booted('b', true)), Some(entries)), None, None)
+    };
+    assert!(!report(1).change_failed);
+    let failed = report(0);
+    assert!(failed.change_failed && !failed.change_pending);
+    assert!(human(&failed).contains("osupdate kargs --delete"), "{}", human(&failed));
 }

@@ -2,17 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use osupdate_core::Event;
-use osupdate_efi::measure::{Bank, PhasePath, PolicyKey, PublicKey};
 use osupdate_efi::pe::Pe;
-use osupdate_efi::uki::{Builder, kernel_version};
+use osupdate_efi::uki::{Builder, Finding, Uki, kernel_version};
 
 use super::contents::Contents;
 use super::file::{self, TextOrFile, read, read_all};
-use super::pcrs::{Banks, Phases};
 use crate::cli::Context;
-use crate::commands::signing_options::{open_token_key, shown_key};
+use crate::commands::policy_options::PolicyOptions;
 use crate::exit::{Outcome, ResultExt as _};
 
 /// Where systemd's boot stubs are.
@@ -72,27 +70,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID", requires = "pcr_private_key", help_heading = "Signed PCR values")]
     sign_profile: Vec<String>,
 
-    /// RSA key that signs the expected values of PCR 11: a file in PEM or DER, or a PKCS#11 URI, which also needs --pcr-public-key; may
-    /// be given several times
-    #[arg(long, value_name = "KEY", help_heading = "Signed PCR values")]
-    pcr_private_key: Vec<String>,
-
-    /// The public key that belongs to it, PEM; as often as --pcr-private-key
-    #[arg(long, value_name = "FILE", help_heading = "Signed PCR values")]
-    pcr_public_key: Vec<PathBuf>,
-
-    /// Phases of the boot that it signs for, as enter-initrd or enter-initrd:leave-initrd, with commas between; as often as --pcr-private-key
-    /// [default: from the beginning of the initial ramdisk until the system is up]
-    #[arg(long, value_name = "PHASES", requires = "pcr_private_key", help_heading = "Signed PCR values")]
-    phases: Vec<Phases>,
-
-    /// PCR banks to sign for: sha1, sha256, sha384, sha512, with commas between [default: all]
-    #[arg(long, value_name = "BANKS", requires = "pcr_private_key", help_heading = "Signed PCR values")]
-    pcr_banks: Option<Banks>,
-
-    /// Public key, PEM, to be put into the UKI [default: that of the only --pcr-private-key]
-    #[arg(long, value_name = "FILE", help_heading = "Signed PCR values")]
-    pcrpkey: Option<PathBuf>,
+    #[command(flatten)]
+    policy: PolicyOptions,
 }
 
 impl Args {
@@ -124,7 +103,7 @@ impl Args {
         let splash = self.splash.as_deref().map(read).transpose()?;
         let profile = self.profile.as_ref().map(TextOrFile::read).transpose()?;
         let joined = read_all(&self.join_profile)?;
-        let signing = self.signing()?;
+        let policy = self.policy.policy()?;
         let builder = Builder {
             stub: &stub,
             linux: linux.as_deref(),
@@ -132,83 +111,26 @@ impl Args {
             splash: splash.as_deref(),
             profile: profile.as_deref(),
             join_profiles: joined.iter().map(Vec::as_slice).collect(),
-            signers: signing.keys.iter().zip(signing.phases.clone()).collect(),
-            banks: signing.banks.clone(),
             sign_profiles: self.sign_profile.iter().map(String::as_str).collect(),
-            pcr_public_key: signing.public.as_deref(),
             ..loaded.builder()
         };
-        let uki = builder.build().with_context(|| format!("cannot build {}", loaded.output.display()))?;
+        let uki =
+            policy.sign_with(builder).build().with_context(|| format!("cannot build {}", loaded.output.display()))?;
+        warn_about_stub(&uki, context);
         file::write(&loaded.output, &uki, context)?;
         Ok(Outcome::Done)
     }
 }
 
-/// What signs the expected values of PCR 11.
-struct Signing {
-    keys: Vec<PolicyKey>,
-    phases: Vec<Vec<PhasePath>>,
-    banks: Vec<Bank>,
-    /// For the section `.pcrpkey`.
-    public: Option<Vec<u8>>,
-}
-
-impl Args {
-    fn signing(&self) -> anyhow::Result<Signing> {
-        let wanted = self.pcr_private_key.len();
-        for (option, given) in [("--pcr-public-key", self.pcr_public_key.len()), ("--phases", self.phases.len())] {
-            if given != 0 && given != wanted && wanted != 0 {
-                bail!(
-                    "--pcr-private-key is given {wanted} times and {option} {given} times: each belongs to one of the other"
-                );
-            }
-        }
-        let mut publics = Vec::new();
-        let mut pems = Vec::new();
-        for path in &self.pcr_public_key {
-            let pem = read(path)?;
-            publics.push(PublicKey::from_pem(&pem).with_context(|| format!("cannot use {}", path.display()))?);
-            pems.push(pem);
-        }
-        let mut keys = Vec::new();
-        for (index, name) in self.pcr_private_key.iter().enumerate() {
-            keys.push(policy_key(name, publics.get(index))?);
-        }
-        let public = match (&self.pcrpkey, &pems[..]) {
-            (Some(path), _) => {
-                let pem = read(path)?;
-                PublicKey::from_pem(&pem).with_context(|| format!("cannot use {}", path.display()))?;
-                Some(pem)
-            }
-            (None, [only]) => Some(only.clone()),
-            (None, _) => None,
-        };
-        let phases = match &self.phases[..] {
-            [] => vec![PhasePath::usual(); wanted],
-            given => given.iter().map(|phases| phases.0.clone()).collect(),
-        };
-        let banks = self.pcr_banks.as_ref().map(|banks| banks.0.clone()).unwrap_or_default();
-        Ok(Signing { keys, phases, banks, public })
+/// Warns if the boot stub of a new UKI is weaker than others.
+pub(crate) fn warn_about_stub(uki: &[u8], context: &Context) {
+    let Ok(pe) = Pe::parse(uki) else { return };
+    let Ok(uki) = Uki::parse(&pe) else { return };
+    if let Some(stub) = uki.stub_for_any_initramfs() {
+        let finding = Finding::ForeignInitramfs { stub: stub.to_owned() };
+        let text = format!("the UKI is weaker than it could be: {finding}; another one is given with --stub");
+        context.observer.event(Event::Warning(&text));
     }
-}
-
-/// A key in a token, or in a file.
-fn policy_key(name: &str, public: Option<&PublicKey>) -> anyhow::Result<PolicyKey> {
-    let shown = shown_key(name);
-    let doing = || format!("cannot use the key {shown}");
-    if let Some(key) = open_token_key(name)? {
-        let Some(public) = public else {
-            return Err(anyhow::anyhow!("the public key that belongs to {shown} is not known"))
-                .hint("give it with --pcr-public-key");
-        };
-        return PolicyKey::new(Box::new(key), public.clone()).with_context(doing);
-    }
-    let file = read(Path::new(name))?;
-    let key = PolicyKey::read(&file).with_context(doing)?;
-    if public.is_some_and(|public| key.public() != public) {
-        bail!("the public key given for {shown} is not the one that belongs to it");
-    }
-    Ok(key)
 }
 
 fn find_os_release(root: &Path) -> anyhow::Result<Vec<u8>> {

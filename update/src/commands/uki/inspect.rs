@@ -14,8 +14,9 @@ use osupdate_efi::uki::{Finding, Profile, Uki, names};
 use serde::Serialize;
 
 use super::file::{read, sha256};
-use super::pcrs::{self, Banks, Phases};
+use super::pcrs;
 use crate::cli::Context;
+use crate::commands::policy_options::{Banks, Phases};
 use crate::exit::{Outcome, ResultExt as _};
 use crate::output::{table, write_raw};
 

@@ -1,48 +1,12 @@
 //! Values of PCR 11, as options name them and as they are shown.
 
 use std::io::{self, Write};
-use std::str::FromStr;
 
-use osupdate_efi::measure::{Bank, ParseBankError, ParsePhasesError, Pcr11, PhasePath};
+use osupdate_efi::measure::{Bank, Pcr11, PhasePath};
 use osupdate_efi::uki::{Profile, names};
 use serde::Serialize;
 
 use super::file::hex;
-
-/// Banks with commas between them.
-#[derive(Clone, Debug)]
-pub(super) struct Banks(pub(super) Vec<Bank>);
-
-impl FromStr for Banks {
-    type Err = ParseBankError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut banks: Vec<Bank> = words(text).map(str::parse).collect::<Result<_, _>>()?;
-        banks.sort();
-        banks.dedup();
-        Ok(Self(banks))
-    }
-}
-
-/// Phase paths with commas between them.
-#[derive(Clone, Debug)]
-pub(super) struct Phases(pub(super) Vec<PhasePath>);
-
-impl FromStr for Phases {
-    type Err = ParsePhasesError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut paths: Vec<PhasePath> = words(text).map(str::parse).collect::<Result<_, _>>()?;
-        // As systemd-measure does, whose result depends on it.
-        paths.sort_by_key(ToString::to_string);
-        paths.dedup();
-        Ok(Self(paths))
-    }
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split([',', ' ', '\n', '\t']).filter(|word| !word.is_empty())
-}
 
 /// The value of PCR 11 at one phase.
 #[derive(Debug, Serialize)]

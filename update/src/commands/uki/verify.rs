@@ -77,7 +77,7 @@ impl SignatureRow {
         match signature {
             Ok(signature) => Self {
                 signer: Some(signature.signer().subject().to_owned()),
-                issuers: signature.path().skip(1).map(|issuer| issuer.subject().to_owned()).collect(),
+                issuers: signature.issuers().map(|issuer| issuer.subject().to_owned()).collect(),
                 authenticode_digest: Some(hex(signature.digest())),
                 problem: None,
             },

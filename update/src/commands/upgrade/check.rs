@@ -31,6 +31,8 @@ pub(super) fn run(
     let source = stage::origin(&look.survey.model)?;
     let reference: ImageReference = source.reference.parse()?;
     let options = SourceOptions { plain_http: source.plain_http, ..SourceOptions::default() };
+    let options =
+        options.with_summary_key(source.summary_key.clone()).not_older_than(look.scene().repository, &reference)?;
     let image = open_source(&reference, &options)?;
     let offer = Offer::fetch(&image, &Platform::host())
         .map_err(|err| anyhow::Error::new(err).context(format!("cannot examine {}", source.reference)))?;
@@ -225,7 +227,7 @@ mod tests {
             cost,
             sealed: known.then_some(false),
         };
-        let source = Source { reference: "oci:/x".to_owned(), plain_http: false, requirement: None };
+        let source = Source { reference: "oci:/x".to_owned(), plain_http: false, summary_key: None, requirement: None };
         Report::new(&source, check, &Upgrade { signatures: Vec::new(), requirement: None, frozen: None })
     }
 

@@ -80,7 +80,6 @@ fn errors_name_the_part() {
     assert_eq!(error("quay.io/os:-x"), E::Tag("-x".into()));
     assert_eq!(error("quay.io/os@sha256:12"), E::Digest("sha256:12".into()));
     assert_eq!(error("docker://me:secret@quay.io/os"), E::UserInfo);
-    assert_eq!(error("https://quay.io/os"), E::WebAddress("https://"));
     assert_eq!(error("sif:x.sif"), E::Transport("sif".into()));
     assert_eq!(error("docker:quay.io/os"), E::Transport("docker".into()));
     assert_eq!(error("oci:"), E::NoPath("oci:"));
@@ -93,4 +92,22 @@ fn errors_name_the_part() {
     assert_eq!(error("docker-daemon://os"), name("//os"));
     assert_eq!(error("oci:dir:"), E::Tag(String::new()));
     assert_eq!(error(&format!("quay.io/{}", "a".repeat(250))), E::NameLength(258));
+}
+
+#[test]
+fn addresses_of_published_trees_have_a_base_and_an_image() {
+    use ParseReferenceError as E;
+    let parse = |text: &str| match text.parse() {
+        Ok(ImageReference::Published(reference)) => (reference.to_string(), reference.base()),
+        other => panic!("{text}: {other:?}"),
+    };
+    let pair = |reference: &str, base: &str| (reference.to_owned(), base.to_owned());
+    assert_eq!(parse("https://h.example/a/b/os"), pair("https://h.example/a/b/os:latest", "https://h.example/a/b"));
+    assert_eq!(parse("http://server:80/os:1"), pair("http://server:80/os:1", "http://server:80"));
+    assert_eq!(parse("https://docker.io/os:1"), pair("https://docker.io/os:1", "https://docker.io"));
+    assert_eq!(error("https://h.example"), E::NoRepository("h.example".to_owned()));
+    assert_eq!(error("https://"), E::Empty);
+    assert!(matches!(error("https://h.example/a?b"), E::Repository(_)));
+    assert!(matches!(error("https://user:pw@h.example/os"), E::UserInfo));
+    assert!(matches!(error("https://h.example/os/"), E::Repository(_)));
 }

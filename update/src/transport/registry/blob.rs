@@ -30,9 +30,10 @@ pub(super) struct Blob<'a> {
     pub(super) http: &'a Http,
     pub(super) meter: &'a Meter,
     pub(super) purpose: Purpose,
-    /// The image that it belongs to, for people.
-    pub(super) image: String,
-    pub(super) digest: ContentDigest,
+    /// Where it is below the repository, or the tree.
+    pub(super) path: String,
+    /// What it is, for people.
+    pub(super) what: String,
     /// According to the manifest.
     pub(super) size_bytes: u64,
 }
@@ -56,7 +57,7 @@ pub struct BlobReader<'a> {
     /// Connections in a row that broke before they were worth it.
     failures: u32,
     /// Hashes the blob, if it is to be verified here.
-    hasher: Option<ContentHasher>,
+    hasher: Option<(ContentHasher, ContentDigest)>,
 }
 
 impl fmt::Debug for BlobReader<'_> {
@@ -73,16 +74,12 @@ struct Answer {
 }
 
 impl Blob<'_> {
-    pub(super) fn what(&self) -> String {
-        format!("blob {} of {}", self.digest, self.image)
-    }
-
     /// Requests the blob from a byte on, from each place that may have it.
     fn get_from(&self, position: u64) -> Result<Answer, RegistryError> {
-        let what = self.what();
-        let answer = self.http.try_each(&what, |endpoint| self.get_from_place(endpoint, position, &what))?;
-        self.check_limit(&answer, what)?;
-        self.http.sends(&self.digest, position, &answer.from);
+        let what = &self.what;
+        let answer = self.http.try_each(what, |endpoint| self.get_from_place(endpoint, position, what))?;
+        self.check_limit(&answer, what.clone())?;
+        self.http.sends(&self.path, position, &answer.from);
         Ok(answer)
     }
 
@@ -103,9 +100,8 @@ impl Blob<'_> {
 
     /// Where the server cannot send parts, the answer begins at the beginning.
     fn get_from_place(&self, endpoint: &Endpoint, position: u64, what: &str) -> Result<Answer, RegistryError> {
-        let path = format!("blobs/{}", self.digest);
         let from = endpoint.host().to_owned();
-        let get = |from_byte| endpoint.get(Request { path: &path, accept: None, from_byte, what });
+        let get = |from_byte| endpoint.get(Request { path: &self.path, accept: None, from_byte, what });
         let check_size = |stated_bytes: Option<u64>| match stated_bytes {
             Some(stated_bytes) if stated_bytes != self.size_bytes => Err(RegistryError::BlobSize {
                 host: endpoint.host().to_owned(),
@@ -133,7 +129,7 @@ impl Blob<'_> {
                 }
                 _ => return Err(endpoint.refused(response, what)),
             };
-            tracing::warn!("registry {} {problem}, so {what} is fetched from its beginning again", endpoint.host());
+            tracing::warn!("server {} {problem}, so {what} is fetched from its beginning again", endpoint.host());
             if response.status() == StatusCode::OK {
                 check_size(content_length(&response))?;
                 return Ok(Answer { from, response, skip_bytes: position });
@@ -152,22 +148,22 @@ impl<'a> BlobReader<'a> {
     /// Requests a blob from byte `position` on.
     pub(super) fn open(blob: Blob<'a>, position: u64) -> Result<Self, RegistryError> {
         let Answer { from, response, skip_bytes } = blob.get_from(position)?;
-        let (what, began_at, skipped_bytes) = (blob.what(), position, skip_bytes);
+        let (what, began_at, skipped_bytes) = (blob.what.clone(), position, skip_bytes);
         let (failures, hasher) = (0, None);
         Ok(Self { blob, what, from, response, position, skip_bytes, began_at, skipped_bytes, failures, hasher })
     }
 
     /// Fails at the end of a wrong blob where there are mirrors, so that the one that is to blame is named. Only for one that is
     /// read from its beginning.
-    pub(super) fn verified(mut self) -> Self {
-        self.hasher = self.blob.http.has_mirrors().then(|| ContentHasher::new(self.blob.digest.algorithm()));
+    pub(super) fn verified(mut self, digest: &ContentDigest) -> Self {
+        self.hasher = self.blob.http.has_mirrors().then(|| (ContentHasher::new(digest.algorithm()), *digest));
         self
     }
 
     /// Asks for the rest of the blob after `problem`; once patience has ended, `error` is final.
     fn reconnect(&mut self, problem: &dyn Display, error: impl FnOnce(&Self) -> RegistryError) -> io::Result<()> {
         let (position, size, http) = (self.position, self.blob.size_bytes, self.blob.http);
-        tracing::warn!("registry {}: {} broke off at byte {position} of {size} ({problem})", self.from, self.what);
+        tracing::warn!("server {}: {} broke off at byte {position} of {size} ({problem})", self.from, self.what);
         if position - self.began_at >= PROGRESS_BYTES.max(self.skipped_bytes) {
             self.failures = 0;
         }
@@ -194,13 +190,13 @@ impl<'a> BlobReader<'a> {
 
     /// Fails after the last byte of a blob that is not the one that was asked for.
     fn hash(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
-        let Some(hasher) = &mut self.hasher else { return Ok(()) };
+        let Some((hasher, _)) = &mut self.hasher else { return Ok(()) };
         hasher.update(bytes);
         if self.position < self.blob.size_bytes {
             return Ok(());
         }
-        match self.hasher.take().map(ContentHasher::finish) {
-            Some(found) if found != self.blob.digest => {
+        match self.hasher.take().map(|(hasher, expected)| (hasher.finish(), expected)) {
+            Some((found, expected)) if found != expected => {
                 self.blob.http.avoid(&self.from);
                 Err(RegistryError::BlobDigest { host: self.from.clone(), what: self.what.clone(), found })
             }

@@ -28,10 +28,20 @@ const COMPLAINT_MAX: u64 = 64 << 10;
 /// Docker Hub is called docker.io but answers here.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
-/// A repository in a registry.
+/// What is behind a reference, and so what addresses are made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A repository in a registry.
+    Registry,
+    /// A published tree: files below the directory that has the name of the image.
+    Tree,
+}
+
+/// A repository in a registry, or a published tree.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     reference: RegistryReference,
+    layout: Layout,
     is_mirror: bool,
     /// What it is called in addresses, with TLS and without.
     addresses: [String; 2],
@@ -48,6 +58,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn new(
         place: Place,
+        layout: Layout,
         plain: bool,
         credentials: Option<Credentials>,
         retry: Retry,
@@ -66,6 +77,7 @@ impl Endpoint {
             clients: Clients::new(registry, name, insecure.is_some(), settings)?,
             authorization: Authorization::new(credentials, &reference.repository),
             reference,
+            layout,
             is_mirror,
             addresses,
             retry,
@@ -161,7 +173,7 @@ impl Endpoint {
                     _ => return Err(self.failed(&host, &error, what)),
                 },
             };
-            tracing::warn!("registry {}: {problem} for {what}, trying again", self.host());
+            tracing::warn!("server {}: {problem} for {what}, trying again", self.host());
             attempt += 1;
             self.retry.wait(attempt, wait);
         }
@@ -177,7 +189,7 @@ impl Endpoint {
         };
         let plain = self.insecure.is_some() && speaks_no_tls && self.is_own(host);
         if plain && !self.plain.swap(true, Ordering::Relaxed) {
-            tracing::warn!("registry {} does not speak TLS, using HTTP", self.host());
+            tracing::warn!("server {} does not speak TLS, using HTTP", self.host());
         }
         plain
     }
@@ -223,10 +235,15 @@ impl Endpoint {
         }))
     }
 
-    /// The address of something in the repository.
+    /// The address of something in the repository or tree.
     fn url(&self, path: &str) -> Result<Url, RequestError> {
         let (address, repository) = (address(&self.reference), &self.reference.repository);
-        let url = format!("{}://{address}/v2/{repository}/{path}", self.scheme());
+        let scheme = self.scheme();
+        let url = match (self.layout, repository.rsplit_once('/')) {
+            (Layout::Registry, _) => format!("{scheme}://{address}/v2/{repository}/{path}"),
+            (Layout::Tree, Some((directory, _))) => format!("{scheme}://{address}/{directory}/{path}"),
+            (Layout::Tree, None) => format!("{scheme}://{address}/{path}"),
+        };
         Url::parse(&url).map_err(|error| RequestError::Client(ClientError::Http(Cause::of(&error))))
     }
 
@@ -310,7 +327,9 @@ impl Endpoint {
         if status == StatusCode::FORBIDDEN && self.is_own(&from) {
             return self.denied(response);
         }
-        let is_registry = response.headers().contains_key("docker-distribution-api-version") || !self.is_own(&from);
+        let is_registry = self.layout == Layout::Tree
+            || response.headers().contains_key("docker-distribution-api-version")
+            || !self.is_own(&from);
         let (host, what) = self.named(&from, what);
         let body = body(response);
         if self.is_plain() && status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS") {

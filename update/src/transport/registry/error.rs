@@ -14,7 +14,9 @@ use super::meter::LimitReached;
 use super::proxy::ProxyError;
 use super::registries::RegistriesError;
 use super::retry;
+use super::tree::TreeError;
 use crate::exit::one_line;
+use crate::trust::KeyError;
 
 /// Why something could not be had from a registry.
 #[derive(Debug, Error)]
@@ -55,7 +57,7 @@ pub enum RegistryError {
         source: CredentialsError,
     },
     /// No connection: name not found, refused, timed out.
-    #[error("cannot reach registry {host} for {what}")]
+    #[error("cannot reach server {host} for {what}")]
     Unreachable {
         /// The registry.
         host: String,
@@ -68,7 +70,7 @@ pub enum RegistryError {
         source: Cause,
     },
     /// TLS was spoken to something that does not speak it.
-    #[error("registry {host} does not speak TLS, asked for {what}")]
+    #[error("server {host} does not speak TLS, asked for {what}")]
     NotTls {
         /// The registry.
         host: String,
@@ -79,7 +81,7 @@ pub enum RegistryError {
         source: Cause,
     },
     /// Plain HTTP was spoken to something that wants TLS.
-    #[error("registry {host} does not speak plain HTTP, asked for {what}")]
+    #[error("server {host} does not speak plain HTTP, asked for {what}")]
     NotPlain {
         /// The registry.
         host: String,
@@ -87,7 +89,7 @@ pub enum RegistryError {
         what: String,
     },
     /// The certificate is not trusted.
-    #[error("the certificate of registry {host} cannot be trusted, asked for {what}")]
+    #[error("the certificate of server {host} cannot be trusted, asked for {what}")]
     Certificate {
         /// The registry.
         host: String,
@@ -98,7 +100,7 @@ pub enum RegistryError {
         source: Cause,
     },
     /// The registry wants to see a certificate of ours, or refuses it.
-    #[error("registry {host} refuses us without a client certificate that it knows, asked for {what}")]
+    #[error("server {host} refuses us without a client certificate that it knows, asked for {what}")]
     ClientCertificate {
         /// The registry.
         host: String,
@@ -109,7 +111,7 @@ pub enum RegistryError {
         source: Cause,
     },
     /// We were sent somewhere where we do not go.
-    #[error("registry {host} sends us astray for {what}: {problem}")]
+    #[error("server {host} sends us astray for {what}: {problem}")]
     Redirect {
         /// Who sent us.
         host: String,
@@ -119,7 +121,7 @@ pub enum RegistryError {
         problem: String,
     },
     /// The connection broke.
-    #[error("the connection to registry {host} failed for {what}")]
+    #[error("the connection to server {host} failed for {what}")]
     Connection {
         /// The registry.
         host: String,
@@ -150,7 +152,7 @@ pub enum RegistryError {
     },
     /// With this limit, a blob would never be complete.
     #[error(
-        "registry {host} sends no parts of blobs: {what} has {size_bytes} bytes, which are fetched at once or not at all, and only \
+        "server {host} sends no parts of blobs: {what} has {size_bytes} bytes, which are fetched at once or not at all, and only \
          {max_bytes} are allowed"
     )]
     NoParts {
@@ -164,7 +166,7 @@ pub enum RegistryError {
         max_bytes: u64,
     },
     /// A blob is not the one that the manifest names.
-    #[error("registry {host} says that {what} has {stated_bytes} bytes, the manifest states {size_bytes}")]
+    #[error("server {host} says that {what} has {stated_bytes} bytes, the manifest states {size_bytes}")]
     BlobSize {
         /// The registry.
         host: String,
@@ -176,7 +178,7 @@ pub enum RegistryError {
         size_bytes: u64,
     },
     /// A blob is not the one that was asked for.
-    #[error("what registry {host} sends as {what} has digest {found}")]
+    #[error("what server {host} sends as {what} has digest {found}")]
     BlobDigest {
         /// The registry.
         host: String,
@@ -196,7 +198,7 @@ pub enum RegistryError {
         what: String,
     },
     /// The registry wants credentials or other ones.
-    #[error("registry {host} denies access to {image}{}", message_suffix(.message))]
+    #[error("server {host} denies access to {image}{}", message_suffix(.message))]
     Denied {
         /// The registry.
         host: String,
@@ -241,15 +243,34 @@ pub enum RegistryError {
         tags: Vec<String>,
     },
     /// There is no manifest or blob with this digest.
-    #[error("registry {host} does not have {what}")]
+    #[error("server {host} does not have {what}")]
     NotFound {
         /// The registry.
         host: String,
         /// What was asked for.
         what: String,
     },
+    /// An address without TLS, and nobody said that it may be so.
+    #[error("{image} is without TLS: anybody on the way can change what is fetched")]
+    PlainHttp {
+        /// The reference.
+        image: String,
+    },
+    /// The key for a published tree cannot be used.
+    #[error("cannot use the key for the summary of the published tree")]
+    SummaryKey(#[source] Box<KeyError>),
+    /// A file of a published tree is not to be believed.
+    #[error("{what} on {host} is refused")]
+    Tree {
+        /// The web server.
+        host: String,
+        /// The file.
+        what: String,
+        /// Why.
+        source: Box<TreeError>,
+    },
     /// Any other answer.
-    #[error("registry {host} answered {status} to {what}{}", message_suffix(.message))]
+    #[error("server {host} answered {status} to {what}{}", message_suffix(.message))]
     Status {
         /// The registry.
         host: String,
@@ -270,7 +291,7 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// What was sent has another digest for the registry than for us.
-    #[error("registry {host} took {what} with digest {found}")]
+    #[error("server {host} took {what} with digest {found}")]
     Stored {
         /// The registry.
         host: String,
@@ -349,15 +370,15 @@ impl RegistryError {
         Some(match self {
             Self::Places { failures, .. } => return failures.last().and_then(|(_, error)| error.hint()),
             Self::Unreachable { proxy: Some(proxy), .. } => {
-                format!("check the registry's address in the reference, the network, and the proxy {proxy}")
+                format!("check the server's address in the reference, the network, and the proxy {proxy}")
             }
             Self::Unreachable { proxy: None, .. } => {
-                "check the registry's address in the reference, and the network".to_owned()
+                "check the server's address in the reference, and the network".to_owned()
             }
-            Self::NotTls { .. } => "if it is a plain-HTTP registry that you trust, say so with --plain-http".to_owned(),
+            Self::NotTls { .. } => "if it is a plain-HTTP server that you trust, say so with --plain-http".to_owned(),
             Self::NotPlain { .. } => "leave out --plain-http".to_owned(),
             Self::Certificate { host, .. } => format!(
-                "put the certificate of the registry's authority into /etc/containers/certs.d/{host}/ca.crt or into the \
+                "put the certificate of the server's authority into /etc/containers/certs.d/{host}/ca.crt or into the \
                  system (update-ca-certificates, update-ca-trust), and check the clock"
             ),
             Self::ClientCertificate { host, .. } => {
@@ -384,9 +405,12 @@ impl RegistryError {
             }
             Self::NoParts { size_bytes, .. } => format!("allow more: --max-bytes {size_bytes}"),
             Self::ManifestDigest { .. } | Self::BlobSize { .. } | Self::BlobDigest { .. } => {
-                "the registry, or a proxy before it, is faulty or not to be trusted".to_owned()
+                "the server, or a proxy before it, is faulty or not to be trusted".to_owned()
             }
+            Self::PlainHttp { .. } => "write https://, or, if that is what you want, give --plain-http".to_owned(),
+            Self::Tree { source, .. } => return source.hint(),
             Self::Client(_)
+            | Self::SummaryKey(_)
             | Self::Proxy(_)
             | Self::Registries { .. }
             | Self::Redirect { .. }

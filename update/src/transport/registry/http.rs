@@ -8,12 +8,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use osupdate_core::oci::ContentDigest;
-
 use super::super::reference::RegistryReference;
 use super::RegistryOptions;
 use super::clients::Settings;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Layout};
 use super::error::RegistryError;
 use super::proxy::Proxies;
 use super::registries::Place;
@@ -34,8 +32,8 @@ pub(super) struct Http {
     preferred: AtomicUsize,
     /// Those that are asked only after all others.
     avoided: Vec<AtomicBool>,
-    /// Who sent the blobs, where more than one can.
-    deliveries: Mutex<HashMap<ContentDigest, Delivery>>,
+    /// Who sent which blob, by its path, where more than one can.
+    deliveries: Mutex<HashMap<String, Delivery>>,
     /// Whether there is more to tell than the image's name does.
     configured: bool,
     pub(super) retry: Retry,
@@ -53,7 +51,7 @@ struct Delivery {
 /// One GET request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
-    /// Path below `/v2/<repository>/`.
+    /// Path below the repository, or the tree.
     pub(super) path: &'a str,
     /// Media types that we understand.
     pub(super) accept: Option<&'a str>,
@@ -64,7 +62,21 @@ pub(super) struct Request<'a> {
 }
 
 impl Http {
+    /// For an image in a registry.
     pub(super) fn new(reference: &RegistryReference, options: &RegistryOptions) -> Result<Self, RegistryError> {
+        Self::with_layout(reference, Layout::Registry, options)
+    }
+
+    /// For an image in a published tree.
+    pub(super) fn of_tree(reference: &RegistryReference, options: &RegistryOptions) -> Result<Self, RegistryError> {
+        Self::with_layout(reference, Layout::Tree, options)
+    }
+
+    fn with_layout(
+        reference: &RegistryReference,
+        layout: Layout,
+        options: &RegistryOptions,
+    ) -> Result<Self, RegistryError> {
         let image = reference.to_string();
         let failed = |source| RegistryError::Registries { image: image.clone(), source };
         let registries = options.registries.load().map_err(failed)?;
@@ -86,7 +98,7 @@ impl Http {
             let plain = options.plain_http && at.host == reference.host;
             let attempts = if place.is_mirror { MIRROR_ATTEMPTS } else { options.retry.attempts };
             let retry = Retry { attempts: attempts.min(options.retry.attempts), ..options.retry.clone() };
-            Ok(Endpoint::new(place, plain, credentials, retry, settings.clone())?)
+            Ok(Endpoint::new(place, layout, plain, credentials, retry, settings.clone())?)
         };
         let mut endpoints = Vec::with_capacity(places.len());
         for place in places {
@@ -130,12 +142,12 @@ impl Http {
     }
 
     /// Remembers who sends a blob from a byte on.
-    pub(super) fn sends(&self, digest: &ContentDigest, position: u64, host: &str) {
+    pub(super) fn sends(&self, path: &str, position: u64, host: &str) {
         if !self.has_mirrors() {
             return;
         }
         let mut deliveries = self.deliveries();
-        let hosts = &mut deliveries.entry(*digest).or_default().hosts;
+        let hosts = &mut deliveries.entry(path.to_owned()).or_default().hosts;
         if position == 0 {
             hosts.clear();
         }
@@ -146,13 +158,13 @@ impl Http {
 
     /// Avoids the one that sent a blob that is wrong. Whether somebody else may have the right one: as often as there are other
     /// places.
-    pub(super) fn blame(&self, digest: &ContentDigest, what: &str) -> bool {
+    pub(super) fn blame(&self, path: &str, what: &str) -> bool {
         let mut deliveries = self.deliveries();
-        let Some(delivery) = deliveries.get_mut(digest) else { return false };
+        let Some(delivery) = deliveries.get_mut(path) else { return false };
         delivery.wrong += 1;
         let others = delivery.wrong < self.endpoints.len();
         let next = if others { ", trying another place" } else { "" };
-        tracing::warn!("what registry {} sends as {what} has another digest{next}", delivery.hosts.join(" and "));
+        tracing::warn!("what server {} sends as {what} has another digest{next}", delivery.hosts.join(" and "));
         // If there were several, nobody knows which of them it was.
         if let [host] = &delivery.hosts[..] {
             self.avoid(host);
@@ -160,7 +172,7 @@ impl Http {
         others
     }
 
-    fn deliveries(&self) -> MutexGuard<'_, HashMap<ContentDigest, Delivery>> {
+    fn deliveries(&self) -> MutexGuard<'_, HashMap<String, Delivery>> {
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -59,6 +59,11 @@ impl Meter {
         Self { limits, state: Mutex::new(state), settled: Condvar::new() }
     }
 
+    /// Whether fetching ends after some bytes of layers.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limits.max_bytes.is_some()
+    }
+
     /// Fails if so many bytes are as many as may still be fetched, or more, so that nothing would come after them.
     pub(super) fn check(&self, bytes: u64, purpose: Purpose) -> Result<(), LimitReached> {
         match (purpose, self.limits.max_bytes) {
