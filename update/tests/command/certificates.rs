@@ -18,7 +18,7 @@ fn openssl(dir: &Path, arguments: &str) {
 }
 
 /// Makes an authority `ca.pem` and two certificates that it signs: `certificate.pem` for localhost and `client.pem`.
-fn make_authority(dir: &Path) {
+pub(crate) fn make_authority(dir: &Path) {
     openssl(dir, "req -x509 -newkey ed25519 -nodes -days 2 -subj /CN=authority -keyout ca-key.pem -out ca.pem");
     for (name, subject, key) in [("certificate", "localhost", "key"), ("client", "somebody", "client-key")] {
         fs::write(dir.join("extensions"), format!("subjectAltName=DNS:{subject}\nbasicConstraints=CA:FALSE\n"))

@@ -9,6 +9,7 @@ use crate::docker_registry::have;
 use crate::faulty_proxy::Random;
 use crate::layout::Layout;
 use crate::place::{Place, Run};
+use crate::published_tree::Tree;
 use crate::server::Server;
 
 const MIB: u64 = 1 << 20;
@@ -185,5 +186,26 @@ fn a_disk_that_gets_full_is_told_with_numbers() {
     drop(disk.run(&["repo", "gc"]).done());
     fs::remove_file(disk.path("filler")).unwrap();
     drop(disk.run(&["image", "create", "files"]).done());
+    drop(disk.run(&["repo", "fsck"]).done());
+}
+
+#[test]
+fn objects_of_a_tree_that_do_not_fit_are_not_begun() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    disk.leave(15 * MIB);
+    let mut tree = Tree::new();
+    let contents: Vec<Vec<u8>> = (0..24).map(|number| vec![number; MIB as usize]).collect();
+    let names: Vec<String> = (0..24).map(|number| format!("usr/{number}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+    tree.publish("1", &[&files]);
+    let server = tree.serve();
+    let reference = format!("http://{}/team/os:1", server.address);
+    let pull = || disk.run(&["image", "pull", &reference, "--plain-http"]);
+    let said = pull().failed(1);
+    assert!(said.contains("not enough space in disk/repo: 24 MiB are missing"), "{said}");
+    assert!(said.contains("osupdate repo gc --repo disk/repo"), "{said}");
+    assert!(!server.requests().iter().any(|request| request.path.contains("/objects/")));
+    fs::remove_file(disk.path("filler")).unwrap();
+    drop(pull().done());
     drop(disk.run(&["repo", "fsck"]).done());
 }

@@ -79,6 +79,7 @@ fn run_all(place: &Place) -> Vec<(&'static str, Value)> {
     run("image layer", &[&diff_id]);
     run("repo gc", &["--dry-run"]);
     run("repo why", &["test"]);
+    run("repo publish", &["tree-of-images", "test"]);
     let digest = pulled["image_digest"].as_str().unwrap();
     let object = place.path().join(format!("repo/objects/{}/{}", &digest[..2], &digest[2..]));
     fs::copy(&object, place.path().join("image.erofs")).unwrap();

@@ -85,15 +85,47 @@ impl Layout {
 
     /// Adds an artifact of one blob that belongs to a manifest, and returns its descriptor.
     pub(crate) fn artifact(&self, artifact_type: &str, subject: &Value, blob: &[u8]) -> Value {
+        self.artifact_of(artifact_type, subject, b"{}", &[blob])
+    }
+
+    /// The same of a configuration and some blobs.
+    pub(crate) fn artifact_of(&self, artifact_type: &str, subject: &Value, config: &[u8], blobs: &[&[u8]]) -> Value {
         let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let ((digest, size), (config_digest, config_size)) = (self.blob(blob), self.blob(b"{}"));
+        let (config_digest, config_size) = self.blob(config);
+        let layers: Vec<_> = blobs
+            .iter()
+            .map(|blob| {
+                let (digest, size) = self.blob(blob);
+                json!({"mediaType": "text/plain", "digest": digest, "size": size})
+            })
+            .collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
             "artifactType": artifact_type,
             "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config_digest, "size": config_size},
-            "layers": [{"mediaType": "text/plain", "digest": digest, "size": size}],
+            "layers": layers,
             "subject": {"mediaType": media_type, "digest": subject, "size": 1},
+        });
+        let (digest, size) = self.blob(manifest.to_string().as_bytes());
+        json!({"mediaType": media_type, "digest": digest, "size": size})
+    }
+
+    /// Adds a signature as cosign makes it, of which nothing is good, and returns its descriptor.
+    pub(crate) fn signature(&self, document: &[u8]) -> Value {
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let ((digest, size), (config_digest, config_size)) =
+            (self.blob(document), self.blob(b"{\"architecture\": \"\"}"));
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config_size,
+            },
+            "layers": [{
+                "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": digest, "size": size,
+                "annotations": {"dev.cosignproject.cosign/signature": "AAAA"},
+            }],
         });
         let (digest, size) = self.blob(manifest.to_string().as_bytes());
         json!({"mediaType": media_type, "digest": digest, "size": size})

@@ -142,7 +142,7 @@ fn a_redirect_to_a_host_that_is_not_there_names_both() {
     let server =
         Server::start(move |_, _| reply("307 Temporary Redirect", &[&format!("Location: http://{free}/blob")], b""));
     let error = manifest_error(&server, |_| ());
-    assert!(error.to_string().starts_with(&format!("cannot reach registry {free} for ")), "{error}");
+    assert!(error.to_string().starts_with(&format!("cannot reach server {free} for ")), "{error}");
     assert!(error.to_string().ends_with(&format!("(redirected there by {})", server.address)), "{error}");
 }
 

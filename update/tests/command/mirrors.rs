@@ -103,10 +103,10 @@ fn what_every_place_said_is_in_the_error() {
         lines[0],
         "none of the places of registry.test/team/os:1 could deliver manifest of registry.test/team/os:1:"
     );
-    assert!(lines[1].starts_with(&format!("{nobody}/os (mirror): cannot reach registry {nobody}")), "{text}");
+    assert!(lines[1].starts_with(&format!("{nobody}/os (mirror): cannot reach server {nobody}")), "{text}");
     assert!(lines[1].ends_with("Connection refused (os error 111)"), "{text}");
-    assert!(lines[2].starts_with(&format!("{}/os (mirror): registry {} does not have", empty.address, empty.address)));
-    assert!(lines[3].starts_with(&format!("{}/real/os: registry {} answered 502", broken.address, broken.address)));
+    assert!(lines[2].starts_with(&format!("{}/os (mirror): server {} does not have", empty.address, empty.address)));
+    assert!(lines[3].starts_with(&format!("{}/real/os: server {} answered 502", broken.address, broken.address)));
     assert!(!error.is_not_found());
     let config = table(&empty.address, &[&format!("{}/copies", empty.address)]);
     assert!(image(&config, ":1", "{}").unwrap().manifest().unwrap_err().is_not_found());
@@ -198,7 +198,7 @@ fn a_mirror_with_a_wrong_blob_is_named() {
         image.blob(&digest, 10).unwrap().read_to_end(&mut bytes).map(|_| bytes)
     };
     let error = read().unwrap_err().to_string();
-    assert!(error.starts_with(&format!("what registry {} sends as blob {digest}", mirror.address)), "{error}");
+    assert!(error.starts_with(&format!("what server {} sends as blob {digest}", mirror.address)), "{error}");
     // From now on the other one is asked.
     assert_eq!(read().unwrap(), b"0123456789");
 }
@@ -236,7 +236,7 @@ fn what_a_mirror_has_wrong_comes_from_the_registry() {
         let place = Place::with_repository();
         let run = pull(&place, &mirror, &primary);
         assert!(
-            run.stderr.contains(&format!("what registry {} sends as blob sha256:", mirror.address)),
+            run.stderr.contains(&format!("what server {} sends as blob sha256:", mirror.address)),
             "{}",
             run.stderr
         );

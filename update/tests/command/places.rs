@@ -28,10 +28,10 @@ fn a_real_mirror_stands_in_for_a_registry_that_is_not_there() {
     write(&format!("{}{}", table("127.0.0.1:1"), table(&format!("{}/copies", mirror.address))));
     let run = pull();
     for part in [
-        "cannot reach registry 127.0.0.1:1 for manifest of registry.invalid/team/os:1".to_owned(),
+        "cannot reach server 127.0.0.1:1 for manifest of registry.invalid/team/os:1".to_owned(),
         format!("Connection refused (os error 111), trying {}/copies/team/os (mirror) instead", mirror.address),
         format!("registry {} is not verified, as {} has insecure = true", mirror.address, config.display()),
-        format!("registry {} does not speak TLS, using HTTP", mirror.address),
+        format!("server {} does not speak TLS, using HTTP", mirror.address),
     ] {
         assert_eq!(run.stderr.matches(&part).count(), 1, "{part}\n{}", run.stderr);
     }
@@ -41,8 +41,8 @@ fn a_real_mirror_stands_in_for_a_registry_that_is_not_there() {
     write(&table("127.0.0.1:1"));
     let message = pull().failed(1);
     assert!(message.contains("caused by: none of the places of registry.invalid/team/os:1 could deliver"), "{message}");
-    assert!(message.contains("\n    127.0.0.1:1/team/os (mirror): cannot reach registry 127.0.0.1:1"), "{message}");
-    assert!(message.contains("\n    real.invalid:5000/team/os: cannot reach registry real.invalid:5000"), "{message}");
+    assert!(message.contains("\n    127.0.0.1:1/team/os (mirror): cannot reach server 127.0.0.1:1"), "{message}");
+    assert!(message.contains("\n    real.invalid:5000/team/os: cannot reach server real.invalid:5000"), "{message}");
 
     fs::write(&config, "[[registry]]\nlocation = 'registry.invalid'\nblocked = true").unwrap();
     let message = pull().failed(1);

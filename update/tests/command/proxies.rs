@@ -55,7 +55,7 @@ fn hosts_without_proxy_are_asked_themselves() {
         for name in ["no_proxy", "NO_PROXY"] {
             let environment = [("http_proxy", proxy.address.clone()), (name, no_proxy.to_owned())];
             let message = pull(&["--plain-http"], &environment);
-            assert!(message.contains("cannot reach registry registry.invalid:5000"), "{message}");
+            assert!(message.contains("cannot reach server registry.invalid:5000"), "{message}");
         }
     }
     assert_eq!(proxy.requests().len(), 0);

@@ -320,7 +320,7 @@ fn a_server_without_parts_is_named_and_read_from_the_beginning() {
     drop(line.pull(&place, "gzip", &["--max-bytes", "300K"]).failed(3));
     line.proxy.set_plan(Plan { faults: &[crate::faulty_proxy::Fault::NoParts], percent: 100, random: Random::new(3) });
     let run = line.pull(&place, "gzip", &["--progress", "plain"]);
-    let warning = format!("warning: registry {} sends no parts of blobs", line.proxy.address);
+    let warning = format!("warning: server {} sends no parts of blobs", line.proxy.address);
     assert!(run.stderr.contains(&warning), "{}", run.stderr);
     assert!(run.stderr.contains("of it already here"), "{}", run.stderr);
     run.done();
@@ -339,7 +339,7 @@ fn a_limit_that_a_server_without_parts_cannot_keep_is_an_error() {
     line.proxy.set_plan(Plan { faults: &[crate::faulty_proxy::Fault::NoParts], percent: 100, random: Random::new(3) });
     line.proxy.forget();
     let said = line.pull(&place, "gzip", &limited).failed(1);
-    assert!(said.contains(&format!("registry {} sends no parts of blobs", line.proxy.address)), "{said}");
+    assert!(said.contains(&format!("server {} sends no parts of blobs", line.proxy.address)), "{said}");
     assert!(said.contains("only 65536 are allowed") && said.contains("hint: allow more: --max-bytes "), "{said}");
     let needed = said.split("--max-bytes ").nth(1).unwrap().trim().to_owned();
     line.pull(&place, "gzip", &["--max-bytes", &needed, "--parallel", "1"]).failed(3);

@@ -150,6 +150,13 @@ fn a_key_signs_the_uki() {
     assert_eq!(seal(&place, &["--rootfs", "root", "--output", "plain.efi"])["signed"], false);
     assert_eq!(verify("plain.efi"), 3);
     place.run(&["image", "seal", "--rootfs", "root", "--output", "x.efi", "--key", "key.pem"]).failed(2);
+    // Values of PCR 11 are signed, too: for the TPM.
+    let policy = ["--pcr-private-key", "key.pem", "--phases", "enter-initrd", "--pcr-banks", "sha256"];
+    seal(&place, &[&["--rootfs", "root", "--output", "policy.efi"][..], &policy].concat());
+    let sections = |file: &str| place.run_bare(&["uki", "inspect", file]).stdout;
+    assert!(!sections("plain.efi").contains(".pcrsig"), "{}", sections("plain.efi"));
+    assert!(sections("policy.efi").contains(".pcrsig"), "{}", sections("policy.efi"));
+    assert!(sections("policy.efi").contains(".pcrpkey"), "{}", sections("policy.efi"));
 }
 
 #[test]

@@ -106,6 +106,20 @@ fn an_addon_is_built() {
 }
 
 #[test]
+fn stub_that_starts_any_initramfs_is_told_when_building_and_inspecting() {
+    let place = place();
+    fs::write(place.path().join("weak"), pe(&[(".sdmagic", b"#### LoaderInfo: systemd-stub 262-1 ####")])).unwrap();
+    let arguments = ["--linux", "linux", "--initrd", "initrd", "--cmdline", "quiet", "--output", "os.efi"];
+    let with_stub = |stub| place.run(&[&["uki", "build", "--root", "root", "--stub", stub], &arguments[..]].concat());
+    let strong = with_stub("stub");
+    assert_eq!((strong.status, strong.stderr.as_str()), (0, ""));
+    let weak = with_stub("weak");
+    assert!(weak.status == 0 && weak.stderr.contains("its boot stub, systemd-stub 262-1, "), "{}", weak.stderr);
+    let inspected = place.run(&["uki", "inspect", "os.efi"]);
+    assert!(inspected.status == 0 && inspected.stdout.contains("(foreign-initramfs)"), "{}", inspected.stdout);
+}
+
+#[test]
 fn what_is_wrong_with_a_uki_is_found() {
     let place = place();
     let file = pe(&[(".linux", b"\x7fELF"), (".cmdline", b"composefs=?abc")]);

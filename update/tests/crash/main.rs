@@ -8,7 +8,10 @@ mod order;
 mod power_cut;
 mod scenarios;
 mod tracer;
+#[path = "../command/whole_tree.rs"]
+mod whole_tree;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +22,7 @@ use osupdate_core::repository::{FsckOptions, GcOptions, Repository};
 use directory::{copy, snapshot, temporary};
 use power_cut::{Loss, cut};
 use tracer::{Call, Fate, Run};
+use whole_tree::whole;
 
 /// Something that is begun, interrupted, and done again.
 pub(crate) struct Scenario {
@@ -51,24 +55,24 @@ impl Scenario {
     }
 
     /// Runs it without harm: the calls that it makes, and what is there at the end.
-    fn undisturbed(&self) -> (Vec<Call>, std::collections::BTreeMap<PathBuf, Vec<u8>>) {
+    fn undisturbed(&self) -> (Vec<Call>, BTreeMap<PathBuf, Vec<u8>>) {
         let (_dir, place) = self.place();
         let run = self.run(&place, None);
         assert_eq!(run.status, Some(0), "{}", run.stderr);
         check(&place, "undisturbed");
         collect(&place);
-        (run.calls, snapshot(&place))
+        (run.calls, without_times(&place, snapshot(&place)))
     }
 
     /// Does it again, and compares.
-    fn again(&self, place: &Path, expected: &std::collections::BTreeMap<PathBuf, Vec<u8>>, when: &str) {
+    fn again(&self, place: &Path, expected: &BTreeMap<PathBuf, Vec<u8>>, when: &str) {
         let command = self.command(place);
         let output = std::process::Command::new(&command[0]).args(&command[1..]).output().unwrap();
         assert!(output.status.success(), "{when}: {}", String::from_utf8_lossy(&output.stderr));
         check(place, when);
         collect(place);
-        let found = snapshot(place);
-        let names = |of: &std::collections::BTreeMap<PathBuf, Vec<u8>>| of.keys().cloned().collect::<Vec<_>>();
+        let found = without_times(place, snapshot(place));
+        let names = |of: &BTreeMap<PathBuf, Vec<u8>>| of.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&found), names(expected), "{when}");
         assert!(found == *expected, "{when}: contents differ");
     }
@@ -139,8 +143,20 @@ fn repository(place: &Path) -> Option<Repository> {
     path.join("meta.json").exists().then(|| Repository::open(&path).unwrap())
 }
 
-/// The check finds nothing.
+/// The files of a place, without the times that a publication writes into a tree.
+fn without_times(place: &Path, mut files: BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<PathBuf, Vec<u8>> {
+    if let Some(summary) = files.get_mut(Path::new("tree/summary.json")) {
+        *summary = format!("{:?}", whole(&place.join("tree"), "in the end").0.images).into_bytes();
+        files.remove(Path::new("tree/.history.json"));
+    }
+    files
+}
+
+/// The check finds nothing, and a tree that was published is whole.
 fn check(place: &Path, when: &str) {
+    if place.join("tree").exists() {
+        whole(&place.join("tree"), when);
+    }
     let Some(repository) = repository(place) else { return };
     let report = repository.fsck(&FsckOptions::default(), &Silent).unwrap();
     assert!(report.is_clean(), "{when}: {:?}", report.findings);

@@ -17,13 +17,21 @@ pub(crate) enum Loss {
     Names,
 }
 
+/// What had a name before.
+#[derive(Clone)]
+enum Before {
+    Nothing,
+    Symlink(PathBuf),
+    File(Vec<u8>),
+}
+
 /// What is not known to be on disk after these calls.
 #[derive(Default)]
 struct Unsynced {
     /// Regular files whose data is not.
     data: Vec<PathBuf>,
-    /// Names that are not, with the symlink that was there before.
-    names: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// Names that are not, with what was there before.
+    names: BTreeMap<PathBuf, Before>,
 }
 
 impl Unsynced {
@@ -41,22 +49,27 @@ impl Unsynced {
                     unsynced.names.retain(|path, _| path.parent() != Some(&call.path));
                 }
                 "linkat" => {
-                    unsynced.names.insert(call.path.clone(), None);
+                    unsynced.names.insert(call.path.clone(), Before::Nothing);
                     if !call.from.as_ref().is_some_and(|from| synced.contains(from)) {
                         unsynced.data.push(call.path.clone());
                     }
                 }
                 "openat" => {
-                    unsynced.names.insert(call.path.clone(), None);
+                    unsynced.names.insert(call.path.clone(), Before::Nothing);
                     unsynced.data.push(call.path.clone());
                 }
                 "symlinkat" => {
-                    unsynced.names.insert(call.path.clone(), None);
+                    unsynced.names.insert(call.path.clone(), Before::Nothing);
                 }
                 "renameat" => {
                     let from = call.from.clone().unwrap_or_default();
                     unsynced.names.remove(&from);
-                    unsynced.names.entry(call.path.clone()).or_insert_with(|| call.replaced.clone());
+                    let before = match (&call.replaced, &call.contents) {
+                        (Some(target), _) => Before::Symlink(target.clone()),
+                        (None, Some(contents)) => Before::File(contents.clone()),
+                        (None, None) => Before::Nothing,
+                    };
+                    unsynced.names.entry(call.path.clone()).or_insert(before);
                     if let Some(data) = unsynced.data.iter_mut().find(|path| **path == from) {
                         *data = call.path.clone();
                     }
@@ -89,8 +102,10 @@ pub(crate) fn cut(calls: &[Call], below: &Path, copy: &Path, loss: Loss) {
                     continue;
                 }
                 fs::remove_file(&path).unwrap();
-                if let Some(before) = before {
-                    symlink(before, &path).unwrap();
+                match before {
+                    Before::Nothing => {}
+                    Before::Symlink(target) => symlink(target, &path).unwrap(),
+                    Before::File(contents) => fs::write(&path, contents).unwrap(),
                 }
             }
         }

@@ -94,6 +94,25 @@ pub(crate) fn copying() -> Scenario {
     scenario(place, &["repo", "copy", "@/other", "a", "--repo", "@/repo"])
 }
 
+/// Another image takes the place of one, whose files are removed at once.
+pub(crate) fn publication() -> Scenario {
+    let place = place();
+    pulled(place.path(), "bA", false);
+    pulled(place.path(), "bB", false);
+    let (repository, tree) = (place.path().join("repo"), place.path().join("tree"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_osupdate"));
+    command.args(["repo", "publish", "--quiet"]).arg(tree).arg("bA=os").arg("--repo").arg(repository);
+    assert!(command.output().unwrap().status.success());
+    let arguments = ["repo", "publish", "@/tree", "bB=os", "--prune", "--grace", "0", "--repo", "@/repo"];
+    scenario(place, &arguments)
+}
+
+#[test]
+fn publishing() {
+    publication().survives_being_killed();
+    publication().survives_errors();
+}
+
 #[test]
 fn copying_from_another_repository() {
     copying().survives_being_killed();

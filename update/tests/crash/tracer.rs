@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) from: Option<PathBuf>,
     /// The target of the symlink that is about to be replaced.
     pub(crate) replaced: Option<PathBuf>,
+    /// What was in the file that is about to be replaced.
+    pub(crate) contents: Option<Vec<u8>>,
     /// It returned and did not fail.
     pub(crate) done: bool,
 }
@@ -180,7 +182,9 @@ fn call_of(pid: Pid, registers: &libc::user_regs_struct, below: &Path) -> Option
     let fd = |index: usize| fd_path(pid, arguments[index]);
     let text = |index: usize| read_path(pid, arguments[index]);
     let at = |dir: usize, path: usize| Some(fd(dir)?.join(text(path)?));
-    let call = |name, path: Option<PathBuf>| Some(Call { name, path: path?, from: None, replaced: None, done: false });
+    let call = |name, path: Option<PathBuf>| {
+        Some(Call { name, path: path?, from: None, replaced: None, contents: None, done: false })
+    };
     let call = match number {
         libc::SYS_write => call("write", fd(0)),
         libc::SYS_pwrite64 => call("pwrite64", fd(0)),
@@ -214,7 +218,8 @@ fn call_of(pid: Pid, registers: &libc::user_regs_struct, below: &Path) -> Option
         libc::SYS_renameat | libc::SYS_renameat2 => {
             let to = at(2, 3)?;
             let replaced = fs::read_link(&to).ok();
-            Some(Call { from: at(0, 1), replaced, ..call("renameat", Some(to))? })
+            let contents = fs::read(&to).ok().filter(|_| replaced.is_none());
+            Some(Call { from: at(0, 1), replaced, contents, ..call("renameat", Some(to))? })
         }
         libc::SYS_rename => Some(Call { from: text(0), ..call("rename", text(1))? }),
         _ => None,
