@@ -34,7 +34,7 @@ pub struct Target {
 const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "erofs", max_len: 64 << 10, memory_max: 64 << 20, run: targets::erofs::run },
     Target { name: "dumpfile", max_len: 16 << 10, memory_max: 64 << 20, run: targets::dumpfile::run },
     // zstd makes a hundred megabytes of a few kilobytes; named refs may have 16 MiB.
@@ -45,9 +45,25 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "pe", max_len: 64 << 10, memory_max: 32 << 20, run: targets::pe::run },
     Target { name: "signature", max_len: 16 << 10, memory_max: 16 << 20, run: targets::signature::run },
     Target { name: "signature_list", max_len: 16 << 10, memory_max: 16 << 20, run: targets::signature::list },
+    Target { name: "chunk", max_len: 16 << 10, memory_max: 32 << 20, run: targets::published::chunk },
+    // zstd makes 64 MiB of a few kilobytes, and text of these is held twice.
+    Target { name: "index", max_len: 16 << 10, memory_max: 320 << 20, run: targets::published::index },
+    Target { name: "summary", max_len: 16 << 10, memory_max: 16 << 20, run: targets::published::summary },
     // The automaton's size and cache have limits of their own.
     Target { name: "file_contexts", max_len: 4 << 10, memory_max: 384 << 20, run: targets::file_contexts::run },
 ];
+
+/// Lets what is said of a panic take the memory that it needs: a backtrace of a large program takes more than some targets may.
+/// Without it the process would hang in place of telling what it found.
+pub fn report_panics_without_limit() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if ALLOCATOR.set_limit(usize::MAX).is_err() {
+            eprintln!("the limit of memory stays: what follows may be cut short");
+        }
+        usual(panic);
+    }));
+}
 
 impl Target {
     /// The target with this name.

@@ -13,4 +13,4 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
     Target::find(&name).unwrap_or_else(|| panic!("there is no target {name:?}"))
 });
 
-fuzz_target!(|input: &[u8]| TARGET.run(input));
+fuzz_target!(init: osupdate_fuzz::report_panics_without_limit(), |input: &[u8]| TARGET.run(input));

@@ -1,5 +1,7 @@
 //! Inputs to begin with, made from the vectors of `core` and from small texts that use each feature of a format once.
 
+mod published;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use osupdate_core::dumpfile;
 use osupdate_core::erofs::{self, Format};
-use osupdate_efi::authenticode::fake::{Authority, Usage};
+use osupdate_efi::authenticode::fake::{self as authenticode, Authority, Usage};
 use osupdate_efi::pe::fake;
 use osupdate_efi::secure_boot::fake::{CERTIFICATE, DIGEST, REVOKED_CERTIFICATE, list};
 use osupdate_efi::uki::Builder;
@@ -31,6 +33,9 @@ pub fn of(target: &Target) -> Vec<Vec<u8>> {
         "signature" => signatures(),
         "signature_list" => signature_lists(),
         "pe" => programs(),
+        "chunk" => published::chunks(),
+        "index" => published::indexes(),
+        "summary" => published::summaries(),
         "file_contexts" => POLICIES.iter().map(|text| text.as_bytes().to_vec()).collect(),
         other => panic!("{other} has no seeds"),
     };
@@ -198,19 +203,29 @@ fn documents() -> Vec<Vec<u8>> {
     blobs.filter(|blob| blob.starts_with(b"{")).map(|json| [&[2], &json[..]].concat()).collect()
 }
 
+/// Keys for nothing but this: new ones would lead to other inputs each time.
+const KEYS: [&[u8]; 4] = [
+    include_bytes!("../keys/1.der"),
+    include_bytes!("../keys/2.der"),
+    include_bytes!("../keys/3.der"),
+    include_bytes!("../keys/4.der"),
+];
+
 /// Signatures by a key alone, with an issuer, and with two.
 fn signatures() -> Vec<Vec<u8>> {
     let authority =
         Usage { authority: true, path_length: Some(1), extended: Some("1.3.6.1.5.5.7.3.3"), ..Usage::default() };
-    let root = Authority::new("root");
-    let between = root.issue("between", &authority);
-    let below = between.issue("below", &authority);
-    let signers = [root.signer(), below.signer_with_issuers(), below.issue("leaf", &authority).signer_with_issuers()];
+    let [first, second, third, fourth] = KEYS.map(authenticode::key);
+    let root = Authority::with_key("root", first);
+    let between = root.issue_for_key("between", &authority, second);
+    let below = between.issue_for_key("below", &authority, third);
+    let leaf = below.issue_for_key("leaf", &authority, fourth);
+    let signers = [root.signer(), below.signer_with_issuers(), leaf.signer_with_issuers()];
     signers.iter().map(|signer| signature(&signer.sign(&program()).expect("a signature"))).collect()
 }
 
 fn signature_lists() -> Vec<Vec<u8>> {
-    let certificate = Authority::new("db");
+    let certificate = Authority::with_key("db", authenticode::key(KEYS[0]));
     let lists = [
         list(CERTIFICATE, &[certificate.certificate().der()]),
         list(DIGEST, &[&[1; 32], &[2; 32]]),
