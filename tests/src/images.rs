@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::machine::{REGISTRY_IN_GUEST, SIGNATURES_IN_GUEST};
 use crate::secure_boot::{Keys, Role};
 use crate::signing::SigningKey;
-use crate::{layout, tool, uki};
+use crate::{initrd, layout, tool, uki};
 
 /// Changes when [`Images`] keeps something that it did not keep before.
-const LAYOUT: &str = "2";
+const LAYOUT: &str = "3";
 
 /// The date of all files in the images.
 const IMAGE_SECS: u64 = 1_735_689_600;
@@ -70,8 +70,14 @@ impl Images {
                 .arg("install")
                 .arg(format!("DESTDIR={}", installed.display())),
         )?;
-        let key =
-            key(&[&top.join("examples/bls"), &top.join("tests/image"), &root, &trust, &installed, keys.directory()])?;
+        let key = digest_of(&[
+            &top.join("examples/bls"),
+            &top.join("tests/image"),
+            &root,
+            &trust,
+            &installed,
+            keys.directory(),
+        ])?;
         let directory = cache().join(format!("images-{key}"));
         let images = Self { directory, key: signing_key, keys };
         if !images.directory.join("complete").exists() {
@@ -97,7 +103,8 @@ impl Images {
             let image = format!("localhost/debian-bls-test:{version}");
             tool::run_logged(
                 builder_command(&builder)
-                    .args(["build", "--quiet", "--timestamp", &IMAGE_SECS.to_string(), "--tag", &image])
+                    .args(["build", "--quiet", "--timestamp", &IMAGE_SECS.to_string(), "--tag", &image, "--iidfile"])
+                    .arg(self.id_file(version))
                     .args(["--build-arg", &format!("BASE={base}"), "--build-arg", &format!("VERSION={version}")])
                     .arg("--file")
                     .arg(top.join("tests/image/Containerfile"))
@@ -115,6 +122,39 @@ impl Images {
         }
         say("making the installer's disk");
         self.build_installer(&builder)
+    }
+
+    /// Where the id is that a version has in the builder's store.
+    fn id_file(&self, version: impl std::fmt::Display) -> PathBuf {
+        self.directory.join(format!("id-{version}"))
+    }
+
+    /// One version, as the builder knows it: to derive other images from.
+    pub(crate) fn base(&self, version: u32) -> Result<String> {
+        let file = self.id_file(version);
+        let id = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(id.trim().trim_start_matches("sha256:").to_owned())
+    }
+
+    /// The same with the boot loader, signed with the key for programs, and the stubs of another systemd.
+    pub(crate) fn with_systemd(&self, version: u32, systemd: &Path) -> Result<String> {
+        let context = tempfile::tempdir().context("making a directory for the image's files")?;
+        let (from, to) = (systemd.join(PROGRAMS), context.path().join(PROGRAMS));
+        fs::create_dir_all(&to)?;
+        for entry in fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
+            let entry = entry?;
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        let file = context.path().join("Containerfile");
+        fs::write(&file, "ARG BASE\nFROM $BASE\nCOPY usr/ /usr/\n")?;
+        let loader = fs::read(to.join("systemd-bootx64.efi"))?;
+        fs::write(to.join(SIGNED_LOADER), uki::sign(&loader, &self.keys, Role::Db)?)?;
+        let id = context.path().join("id");
+        let mut build = builder_command(&top().join("examples/bls/builder"));
+        build.args(["build", "--quiet", "--timestamp", &IMAGE_SECS.to_string(), "--build-arg"]);
+        build.arg(format!("BASE={}", self.base(version)?)).arg("--iidfile").arg(&id).arg("--file").arg(&file);
+        tool::run_logged(build.arg(context.path()), &cache().join("build.log"))?;
+        Ok(fs::read_to_string(&id)?.trim().trim_start_matches("sha256:").to_owned())
     }
 
     /// Adds our signature to the image's loader, which its distribution has signed.
@@ -140,6 +180,7 @@ impl Images {
             fs::copy(programs.join("linuxx64.efi.stub"), self.stub())?;
             fs::copy(programs.join("addonx64.efi.stub"), self.addon_stub())?;
             fs::copy(tree.join("usr/lib/os-release"), self.os_release())?;
+            fs::write(self.tpm_initrd(), tpm_initrd(tree)?)?;
             let disk = self.installer_disk();
             tool::run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(tree).arg(&disk).arg("3G"))?;
             Ok(())
@@ -148,7 +189,7 @@ impl Images {
 
     /// The kernel command line that is sealed into a version's UKI.
     pub fn sealed_command_line(&self, version: u32) -> Result<String> {
-        let mut osupdate = Command::new(target().join("release/osupdate"));
+        let mut osupdate = Command::new(osupdate());
         osupdate.args(["image", "digest", "--kernel-argument", "--source", &self.source(version)]);
         Ok(format!("{} rw console=ttyS0", tool::run(&mut osupdate)?.trim()))
     }
@@ -220,6 +261,11 @@ impl Images {
         self.directory.join("initramfs.img")
     }
 
+    /// What goes behind that in UKIs: with it, the initramfs speaks to a TPM.
+    pub fn tpm_initrd(&self) -> PathBuf {
+        self.directory.join("tpm.cpio")
+    }
+
     /// systemd-boot of version 1, not signed.
     pub fn loader(&self) -> PathBuf {
         self.directory.join("systemd-bootx64.efi")
@@ -256,6 +302,20 @@ fn with_tree(builder: &Path, image: &str, action: impl FnOnce(&Path) -> Result<(
     Ok(())
 }
 
+/// The libraries for TPMs of an image, which systemd loads when there is one: dracut does not see that they are needed.
+fn tpm_initrd(tree: &Path) -> Result<Vec<u8>> {
+    let libraries = Path::new("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(tree.join(&libraries))? {
+        let name = entry?.file_name();
+        if name.as_encoded_bytes().starts_with(b"libtss2-") {
+            paths.push(libraries.join(name));
+        }
+    }
+    paths.sort();
+    initrd::archive(tree, &paths)
+}
+
 fn builder_command(builder: &Path) -> Command {
     let mut command = Command::new(builder);
     command.env("OSUPDATE_CACHE", cache());
@@ -283,6 +343,11 @@ pub fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
+/// The program that is in the images.
+pub(crate) fn osupdate() -> PathBuf {
+    target().join("release/osupdate")
+}
+
 /// Where cargo puts what it builds.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
@@ -294,7 +359,7 @@ pub fn cache() -> PathBuf {
 }
 
 /// A name for the contents of these directories.
-fn key(directories: &[&Path]) -> Result<String> {
+pub(crate) fn digest_of(directories: &[&Path]) -> Result<String> {
     let mut hash = Sha256::new_with_prefix(LAYOUT);
     for directory in directories {
         add(&mut hash, directory)?;

@@ -1,11 +1,12 @@
 //! The steps of a machine's life that tests and demonstration share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use osupdate_core::Algorithm;
 use serde::Deserialize;
 
+use crate::guest::COMMAND_TIMEOUT;
 use crate::machine::Machine;
 
 /// How long pulling and staging an image may take in an emulated machine.
@@ -24,6 +25,8 @@ pub struct Status {
     pub others: Vec<Deployment>,
     /// Id of the deployment that the loader will choose.
     pub next: Option<String>,
+    /// The running deployment boots next with something else than it was started with.
+    pub change_pending: bool,
 }
 
 /// One deployment in [`Status`].
@@ -98,6 +101,20 @@ pub fn expect_running(machine: &mut Machine, wanted: &str) -> Result<Status> {
     let denied = machine.run("touch /usr/bin/intruder")?;
     ensure!(denied.status != 0, "/usr should be read-only");
     Ok(status)
+}
+
+/// Waits until the boot of a machine was found good: its entry is not counted any more. Returns the name of the entry.
+pub fn wait_until_blessed(machine: &mut Machine) -> Result<String> {
+    let start = Instant::now();
+    loop {
+        let entry = Status::of(machine)?.booted.and_then(|booted| booted.boot_entry);
+        let entry = entry.context("what runs has no entry")?;
+        if !entry.contains('+') {
+            return Ok(entry);
+        }
+        ensure!(start.elapsed() < COMMAND_TIMEOUT, "the loader still counts {entry}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Changes a file in /etc, adds one, deletes one, and writes something into /var.

@@ -80,24 +80,29 @@ impl Lab {
 
     /// Makes `os:latest` this version, signed with this key.
     pub fn publish_signed(&self, registry: &Registry, version: u32, key: &SigningKey) -> Result<()> {
-        Self::publish_image(registry, &self.images.source(version), key)
+        Self::publish_image(registry, &self.images.source(version), "os", key)
     }
 
     /// Makes `os:latest` this version with a UKI that is signed, as the image is.
     pub fn publish_sealed(&self, registry: &Registry, version: u32) -> Result<()> {
-        Self::publish_image(registry, &self.images.sealed(version)?, self.images.key())
+        self.publish_as(registry, &self.images.sealed(version)?, "os")
     }
 
     /// Makes `os:latest` this version with this UKI; the image is signed.
     pub fn publish_with_uki(&self, registry: &Registry, version: u32, uki: &[u8]) -> Result<()> {
         let directory = tempfile::tempdir()?;
         self.images.write_with_uki(version, uki, directory.path())?;
-        Self::publish_image(registry, &format!("oci:{}", directory.path().display()), self.images.key())
+        self.publish_as(registry, &format!("oci:{}", directory.path().display()), "os")
     }
 
-    fn publish_image(registry: &Registry, source: &str, key: &SigningKey) -> Result<()> {
-        let identity = format!("{REGISTRY_IN_GUEST}/os:latest");
-        registry.push_signed(source, "os:latest", key, &identity)
+    /// Makes `NAME:latest` an image that is given in skopeo's syntax, signed with the key that the images trust.
+    pub fn publish_as(&self, registry: &Registry, source: &str, name: &str) -> Result<()> {
+        Self::publish_image(registry, source, name, self.images.key())
+    }
+
+    fn publish_image(registry: &Registry, source: &str, name: &str, key: &SigningKey) -> Result<()> {
+        let name = format!("{name}:latest");
+        registry.push_signed(source, &name, key, &format!("{REGISTRY_IN_GUEST}/{name}"))
     }
 
     /// Copies this version to `NAME:TAG`, not signed.

@@ -7,12 +7,15 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod examples;
 pub mod guest;
 pub mod images;
+pub mod initrd;
 pub mod journey;
 pub mod lab;
 pub mod layout;
 pub mod machine;
+pub mod next_release;
 pub mod protocol;
 pub mod registry;
 pub mod sealed;
@@ -21,4 +24,6 @@ pub mod signatures;
 pub mod signing;
 pub mod tool;
 pub(crate) mod tpm;
+pub mod tree;
 pub mod uki;
+pub mod web_server;

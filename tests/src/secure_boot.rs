@@ -1,7 +1,7 @@
 //! Secure Boot with keys of our own: who may sign what a machine starts.
 //!
 //! Keys are made by openssl. They are put into the variables of a machine that is off, so that it is not in setup mode at
-//! its first boot; what enrolment by the boot loader does is another matter.
+//! its first boot; or there are none, for the boot loader to enrol those that an image brings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,13 @@ pub enum Role {
     Policy,
     /// Somebody who is not in any of the firmware's lists.
     Stranger,
+}
+
+/// Writes the variables of a machine in which no keys are enrolled: it is in setup mode.
+pub fn without_keys(variables: &Path) -> Result<()> {
+    fs::copy(FIRMWARE_VARIABLES, variables)
+        .with_context(|| format!("copying {FIRMWARE_VARIABLES} (Debian package ovmf)"))?;
+    Ok(())
 }
 
 /// Key pairs with certificates.

@@ -1,4 +1,4 @@
-//! A web server on loopback with the signatures of images: what `lookaside` in `registries.d` names.
+//! A web server on loopback with the signatures of images, what `lookaside` in `registries.d` names, and published trees.
 
 use std::fs;
 use std::net::TcpStream;
@@ -67,7 +67,8 @@ impl SignatureStore {
         fs::remove_dir_all(&files).and_then(|()| fs::create_dir(&files)).context("taking the signatures away")
     }
 
-    fn files(&self) -> PathBuf {
+    /// The directory that is served.
+    pub fn files(&self) -> PathBuf {
         self.directory.path().join("files")
     }
 }

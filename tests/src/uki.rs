@@ -15,6 +15,16 @@ use crate::tool;
 /// Version 1's kernel and initramfs with this command line, not signed. Expected values of PCR 11 are signed with the key
 /// for policies.
 pub fn build(images: &Images, command_line: &str) -> Result<Vec<u8>> {
+    let key = images.secure_boot_keys().key(Role::Policy);
+    build_with(images, command_line, ["--pcr-private-key".as_ref(), key.as_ref()])
+}
+
+/// The same with no signed value of PCR 11, and with the files of this archive in its initramfs.
+pub fn build_without_policy(images: &Images, command_line: &str, archive: &Path) -> Result<Vec<u8>> {
+    build_with(images, command_line, ["--initrd".as_ref(), archive.as_ref()])
+}
+
+fn build_with(images: &Images, command_line: &str, option: [&OsStr; 2]) -> Result<Vec<u8>> {
     let os_release = format!("@{}", images.os_release().display());
     make(&[
         "build".as_ref(),
@@ -24,12 +34,14 @@ pub fn build(images: &Images, command_line: &str) -> Result<Vec<u8>> {
         images.kernel().as_ref(),
         "--initrd".as_ref(),
         images.initrd().as_ref(),
+        "--initrd".as_ref(),
+        images.tpm_initrd().as_ref(),
         "--os-release".as_ref(),
         os_release.as_ref(),
         "--cmdline".as_ref(),
         command_line.as_ref(),
-        "--pcr-private-key".as_ref(),
-        images.secure_boot_keys().key(Role::Policy).as_ref(),
+        option[0],
+        option[1],
     ])
 }
 

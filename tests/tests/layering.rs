@@ -8,11 +8,15 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("osupdate-sys", &[]),
     ("osupdate-core", &["osupdate-sys"]),
+    ("osupdate-fuse", &["osupdate-core"]),
     ("osupdate-efi", &["osupdate-core"]),
     ("osupdate-record", &[]),
     ("osupdate-deploy", &["osupdate-core", "osupdate-efi", "osupdate-record"]),
     ("osupdate-initramfs", &["osupdate-core", "osupdate-record"]),
-    ("osupdate", &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-record", "osupdate-sys"]),
+    (
+        "osupdate",
+        &["osupdate-core", "osupdate-deploy", "osupdate-efi", "osupdate-fuse", "osupdate-record", "osupdate-sys"],
+    ),
     ("osupdate-tests", &["osupdate-core"]),
     ("osupdate-fuzz", &["osupdate-core", "osupdate-efi"]),
 ];

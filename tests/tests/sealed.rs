@@ -13,7 +13,7 @@ use osupdate_tests::lab::{Lab, shared};
 use osupdate_tests::machine::{Boot, Config, Disk, DiskFormat, Machine};
 use osupdate_tests::sealed::Sealed;
 use osupdate_tests::secure_boot::{Keys, Role};
-use osupdate_tests::{disk, tool, uki};
+use osupdate_tests::{disk, initrd, tool, uki};
 use tempfile::TempDir;
 
 /// Begins what attackers add to the kernel command line.
@@ -82,14 +82,12 @@ fn extension(directory: &Path) -> Vec<u8> {
 
 /// An initramfs that is nothing but a program which systemd starts early.
 fn hostile_initrd(directory: &Path) -> Vec<u8> {
-    let (root, archive) = (directory.join("initrd"), directory.join("initrd.cpio"));
+    let root = directory.join("initrd");
     let generators = root.join("usr/lib/systemd/system-generators");
     fs::create_dir_all(&generators).unwrap();
     fs::write(generators.join("attack"), format!("#!/bin/sh\necho {MARK}=initrd > /dev/kmsg\n")).unwrap();
     tool::run(Command::new("chmod").args(["-R", "0755"]).arg(&root)).unwrap();
-    tool::run(Command::new("bsdtar").args(["--format", "newc", "-cf"]).arg(&archive).arg("-C").arg(&root).arg("usr"))
-        .unwrap();
-    fs::read(&archive).unwrap()
+    initrd::archive(&root, &["usr".into()]).unwrap()
 }
 
 /// Makes sure that the sealed system runs, enforced by the firmware, and nothing of the attackers'.

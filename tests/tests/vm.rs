@@ -7,10 +7,12 @@ use std::time::Duration;
 use osupdate_tests::disk;
 use osupdate_tests::journey::{
     Status, expect_local_changes, expect_running, image_of, large_file, make_local_changes, object_of, osupdate,
+    wait_until_blessed,
 };
 use osupdate_tests::lab::{DISK_BYTES, empty_disk, flatten, install, install_command, reference, shared};
 use osupdate_tests::machine::{Boot, Config, Disk, DiskFormat, Machine};
 use osupdate_tests::signing::SigningKey;
+use osupdate_tests::tree;
 use tempfile::TempDir;
 
 fn directory() -> TempDir {
@@ -52,11 +54,7 @@ fn installed_machine_boots_verified_upgrades_with_its_etc_and_var_rolls_back_and
     assert_eq!(machine.output("cat /etc/added.d/late.conf").unwrap(), "late");
     machine.output("echo 'only with version 2' > /etc/added.d/second.conf").unwrap();
     // The boot was good: the loader no longer counts it.
-    machine
-        .output("timeout 60 sh -c 'until systemctl --quiet is-active boot-complete.target; do sleep 1; done'")
-        .unwrap();
-    let entry = Status::of(&mut machine).unwrap().booted.unwrap().boot_entry.unwrap();
-    assert!(!entry.contains('+'), "{entry}");
+    wait_until_blessed(&mut machine).unwrap();
 
     osupdate(&mut machine, "rollback").unwrap();
     machine.reboot().unwrap();
@@ -179,6 +177,36 @@ fn machine_that_requires_signatures_takes_no_other_image_and_no_older_one_until_
     refused(&mut machine, "upgrade", &["(version 1", "older", "(version 2", "--allow-downgrade"]);
     osupdate(&mut machine, "upgrade --allow-downgrade").unwrap();
     assert_eq!(Status::of(&mut machine).unwrap().staged_version(), Some("1"));
+}
+
+#[test]
+fn machine_follows_an_image_in_a_published_tree() {
+    let (lab, _turn) = shared();
+    let (registry, directory) = (lab.registry(1).unwrap(), directory());
+    let config = lab.installed("published", &registry, directory.path()).unwrap();
+    let mut machine = Machine::boot(&config).unwrap();
+    expect_running(&mut machine, "1").unwrap();
+    lab.publish_in_tree(&registry, 1).unwrap();
+    let switch = format!("osupdate switch --plain-http {} 2>&1", tree::reference());
+    let refused = machine.run(&switch).unwrap();
+    assert!(refused.status == 1 && refused.stdout.contains("policy"), "{}", refused.stdout);
+    machine.output(&tree::trust()).unwrap();
+    // The same image: nothing but where it comes from is another.
+    machine.output(&switch).unwrap();
+    let status = Status::of(&mut machine).unwrap();
+    assert!(status.staged.is_none(), "{status:?}");
+    assert_eq!(status.booted.unwrap().image.reference, tree::reference());
+
+    lab.publish_in_tree(&registry, 2).unwrap();
+    let check = machine.run("osupdate upgrade --check 2>&1").unwrap();
+    assert_eq!(check.status, 3, "{}", check.stdout);
+    osupdate(&mut machine, "upgrade").unwrap();
+    machine.reboot().unwrap();
+    let status = expect_running(&mut machine, "2").unwrap();
+    assert_eq!(status.booted.unwrap().image.reference, tree::reference());
+    let nothing = machine.output("osupdate upgrade 2>&1").unwrap();
+    assert!(nothing.contains("No update available"), "{nothing}");
+    assert_eq!(machine.output("osupdate repo fsck >/dev/null 2>&1; echo $?").unwrap(), "0");
 }
 
 #[test]

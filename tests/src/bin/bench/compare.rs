@@ -13,6 +13,7 @@ use osupdate_tests::{layout, tool};
 
 use crate::input::{Input, TAG};
 use crate::measure::{Series, measure};
+use crate::mounts;
 use crate::network;
 use crate::programs::{DIGEST, Program, Programs};
 use crate::say;
@@ -40,7 +41,7 @@ pub(crate) fn sides<'a>(programs: &'a Programs, work: &Path) -> Vec<Side<'a>> {
 }
 
 impl Side<'_> {
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.name == "osupdate"
     }
 
@@ -94,8 +95,30 @@ impl Side<'_> {
         command
     }
 
+    /// Publishes its image as `bench`, as osupdate does.
+    pub(crate) fn publish(&self, tree: &Path) -> Command {
+        let image = OsString::from(format!("{TAG}=bench:{TAG}"));
+        self.command(&["repo", "publish"], &[], &[tree.into(), image])
+    }
+
+    /// Pulls from a published tree on a web server with this authority, as osupdate does.
+    pub(crate) fn pull_tree(&self, reference: &str, authority: &Path) -> Command {
+        let pull = self.command(&["image", "pull", "--tag", TAG], &[], &[reference.into()]);
+        let mut variable = OsString::from("SSL_CERT_FILE=");
+        variable.push(authority);
+        let mut command = Command::new("env");
+        command.arg(variable).arg(pull.get_program()).args(pull.get_args());
+        command
+    }
+
     pub(crate) fn fsck(&self) -> Command {
         self.command(&["repo", "fsck"], &["fsck"], &[])
+    }
+
+    /// Mounts its image; `how` is for osupdate, cfsctl serves it through FUSE.
+    pub(crate) fn mount(&self, how: &str, place: &Path) -> Command {
+        let last = [TAG.into(), place.into()];
+        self.command(&["image", "mount", how], &["oci", "mount", "--fuse", "yes"], &last)
     }
 
     pub(crate) fn gc_dry_run(&self) -> Command {
@@ -124,6 +147,7 @@ pub(crate) fn all(programs: &Programs, input: &Input, work: &Path, runs: usize) 
     agree(&sides)?;
     rows.extend(digests(programs, input, work, runs)?);
     rows.push(row("fsck", &sides, work, runs, |_| Ok(()), Side::fsck)?);
+    rows.extend(mounts::rows(&sides, &input.tree(), work, runs)?);
     rows.push(row("gc, dry run", &sides, work, runs, |_| Ok(()), Side::gc_dry_run)?);
 
     let second = input.second();
@@ -134,6 +158,11 @@ pub(crate) fn all(programs: &Programs, input: &Input, work: &Path, runs: usize) 
     let prepare = |side: &Side<'_>| copy(&work.join(side.name), &side.repository);
     rows.push(row("import of the second version, zstd", &again, work, runs, prepare, |side| side.import(&second))?);
     agree(&again)?;
+    let complete = Side { repository: work.join("complete"), ..again[0] };
+    fs::rename(&again[0].repository, &complete.repository)?;
+    rows.push(network::update(&again, &complete, &second, work, runs, prepare)?);
+    agree(&again)?;
+    fs::remove_dir_all(&complete.repository)?;
     for side in sides.iter().chain(&again) {
         fs::remove_dir_all(&side.repository)?;
     }

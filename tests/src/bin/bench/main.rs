@@ -8,6 +8,7 @@ mod input;
 mod layers;
 mod limits;
 mod measure;
+mod mounts;
 mod network;
 mod programs;
 mod report;
