@@ -2,6 +2,7 @@
 #
 #   make demo     builds a Debian image, installs it in a virtual machine, upgrades it, rolls back: with an account of each step
 #   make test     everything that CI runs; OSUPDATE_FAULTS=1000 makes so many kills and cuts of pulls instead of some dozens
+#   make test-long   a sealed machine through all of its life, and the sealed examples, built, installed, upgraded; an hour and 20 GB
 #   make fuzz     looks for input that breaks a parser, 10000 inputs for each format or as many as FUZZ_SECONDS allow
 #   make bench    times osupdate on a real Debian tree, beside cfsctl and mkcomposefs where these are installed; about half an
 #                 hour. `make bench BENCH_ARGS=--quick` to try it out, BENCH_ARGS=--help for what else there is
@@ -26,7 +27,7 @@ OSUPDATE ?= $(CARGO_TARGET_DIR)/release/osupdate
 # flag would also hit the procedural macros.
 STATIC_TARGET := $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-.PHONY: bench build install install-composefs-tools deps demo fuzz test
+.PHONY: bench build install install-composefs-tools deps demo fuzz test test-long
 
 build:
 	$(CARGO) build --release -p osupdate
@@ -68,7 +69,10 @@ fuzz: deps
 
 test: deps
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy --workspace --all-targets --features osupdate-tests/vm -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features osupdate-tests/vm,osupdate-tests/long -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	OSUPDATE_REQUIRE_TOOLS=1 $(CARGO) test --workspace --features osupdate-tests/vm
 	fuzz/run
+
+test-long: deps
+	OSUPDATE_REQUIRE_TOOLS=1 $(CARGO) test -p osupdate-tests --features osupdate-tests/vm,osupdate-tests/long --test sealed_machine --test examples
