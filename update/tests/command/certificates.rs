@@ -1,12 +1,20 @@
 //! TLS with a real registry whose certificates nobody knows but the directories for certificates.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
 
 use osupdate::transport::registry::{
     AuthFiles, CertificateDirectories, RegistriesFiles, RegistryError, RegistryImage, RegistryOptions,
 };
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use crate::docker_registry::{DockerRegistry, TLS, have, have_registry};
 use crate::layout::Layout;
@@ -39,11 +47,21 @@ fn resolve(
     files: &[(&str, &str)],
     change: impl FnOnce(&mut RegistryOptions),
 ) -> Result<(), RegistryError> {
+    resolve_at(&registry.address, registry.directory(), files, change)
+}
+
+/// The same for any registry, with files of `source`.
+fn resolve_at(
+    address: &str,
+    source: &Path,
+    files: &[(&str, &str)],
+    change: impl FnOnce(&mut RegistryOptions),
+) -> Result<(), RegistryError> {
     let dir = tempfile::tempdir().unwrap();
-    let certificates = dir.path().join(&registry.address);
+    let certificates = dir.path().join(address);
     fs::create_dir(&certificates).unwrap();
     for (from, to) in files {
-        fs::copy(registry.directory().join(from), certificates.join(to)).unwrap();
+        fs::copy(source.join(from), certificates.join(to)).unwrap();
     }
     let auth_file = dir.path().join("auth.json");
     fs::write(&auth_file, "{}").unwrap();
@@ -51,7 +69,7 @@ fn resolve(
     options.plain_http = false;
     options.certificates = CertificateDirectories::only(vec![dir.path().to_owned()]);
     change(&mut options);
-    let reference = format!("{}/os:1", registry.address).parse().unwrap();
+    let reference = format!("{address}/os:1").parse().unwrap();
     match RegistryImage::new(&reference, &options)?.resolve() {
         // There is nothing in it. That is said by whoever is trusted.
         Err(RegistryError::NoRepository { .. }) => Ok(()),
@@ -121,6 +139,43 @@ fn a_registry_is_shown_our_certificate_if_it_asks() {
     let mixed = [authority, ("client.pem", "client.cert"), ("key.pem", "client.key")];
     let error = resolve(&registry, &mixed, |_| ()).unwrap_err();
     assert!(matches!(error, RegistryError::Client(_)), "{error:?}");
+}
+
+/// The reason often gets lost: the registry gives it and ends the connection while we go on to speak.
+#[test]
+fn a_registry_that_asks_for_a_certificate_and_ends_without_a_word_wants_one() {
+    if !have(&["openssl"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    make_authority(dir.path());
+    let file = |name: &str| dir.path().join(name);
+    let authority = CertificateDer::from_pem_file(file("ca.pem")).unwrap();
+    let mut authorities = RootCertStore::empty();
+    authorities.add(authority).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(file("certificate.pem")).unwrap()],
+            PrivateKeyDer::from_pem_file(file("key.pem")).unwrap(),
+        )
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let config = Arc::new(config);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut connection = ServerConnection::new(config.clone()).unwrap();
+            while connection.is_handshaking() && connection.complete_io(&mut stream).is_ok() {}
+        }
+    });
+    let error = resolve_at(&address, dir.path(), &[("ca.pem", "ca.crt")], |_| ()).unwrap_err();
+    assert!(matches!(error, RegistryError::ClientCertificate { .. }), "{error:?}");
 }
 
 #[test]

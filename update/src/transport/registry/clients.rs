@@ -5,7 +5,8 @@
 //! registry has a private authority, so have its token service and its storage.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -69,6 +70,10 @@ pub(super) struct Clients {
     certificates: Certificates,
     settings: Settings,
     made: Mutex<Vec<(Purpose, Client)>>,
+    /// The registry has asked for a certificate of ours.
+    asked: Arc<AtomicBool>,
+    /// It has answered a request.
+    answered: AtomicBool,
 }
 
 impl Clients {
@@ -79,7 +84,19 @@ impl Clients {
             Some(directory) if registry.scheme() == "https" => Certificates::load(&directory).map_err(failed)?,
             _ => Certificates::default(),
         };
-        Ok(Self { registry, insecure, certificates, settings, made: Mutex::new(Vec::new()) })
+        let (made, asked, answered) = (Mutex::default(), Arc::default(), AtomicBool::new(false));
+        Ok(Self { registry, insecure, certificates, settings, made, asked, answered })
+    }
+
+    /// Remembers that the registry has answered.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the registry has asked for a certificate of ours and not answered anything since. It ends the connection then if it is not
+    /// content, after we have begun to speak, so that its reason may get lost.
+    pub(super) fn wants_certificate(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && !self.answered.load(Ordering::Relaxed)
     }
 
     pub(super) fn patience(&self) -> Patience {
@@ -132,8 +149,12 @@ impl Clients {
             }),
             Purpose::Other => tls::config(Trust::Authorities(&own.authorities), None),
         };
+        let mut config = config.map_err(failed)?;
+        if *purpose == Purpose::Registry {
+            tls::note_requests(&mut config, self.asked.clone());
+        }
         let client = Client::builder()
-            .tls_backend_preconfigured(config.map_err(failed)?)
+            .tls_backend_preconfigured(config)
             .user_agent(concat!("osupdate/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.settings.connect_timeout)
             // For the blocking client: until the head of the answer, then for each read.

@@ -202,7 +202,10 @@ impl Endpoint {
             let header = self.authorization.header();
             let response = match send(header.as_ref()) {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED => response,
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.clients.answered();
+                    return Ok(response);
+                }
                 Err(RequestError::Http { host, error }) => return Err(RequestFailed::Http { host, error }),
                 Err(RequestError::Redirect { host, problem }) => {
                     let what = what.to_owned();
@@ -210,6 +213,7 @@ impl Endpoint {
                 }
                 Err(RequestError::Client(error)) => return Err(RequestFailed::Final(error.into())),
             };
+            self.clients.answered();
             // Whoever we were redirected to may not ask for the registry's credentials.
             let from = request::host(response.url());
             if !self.is_own(&from) {
@@ -306,6 +310,7 @@ impl Endpoint {
     /// The error for a failed request to `host`.
     fn failed(&self, host: &str, error: &reqwest::Error, what: &str) -> RegistryError {
         tracing::debug!("{what}: {error:?}");
+        let unwelcome = self.is_own(host) && self.clients.wants_certificate();
         let ((host, what), source) = (self.named(host, what), Cause::of(error));
         let unreachable = |host, what, source| {
             let proxy = self.clients.proxy(self.scheme());
@@ -316,6 +321,7 @@ impl Endpoint {
             Failure::NotTls => RegistryError::NotTls { host, what, source },
             Failure::Certificate => RegistryError::Certificate { host, what, source },
             Failure::ClientCertificate => RegistryError::ClientCertificate { host, what, source },
+            Failure::Transient if unwelcome => RegistryError::ClientCertificate { host, what, source },
             Failure::Transient if error.is_connect() => unreachable(host, what, source),
             Failure::Transient => RegistryError::Connection { host, what, source },
         }
