@@ -1,19 +1,33 @@
 //! The contents of files: objects of a repository, checked before they are served.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use osupdate_core::Digest;
-use osupdate_core::fsverity;
+use osupdate_core::fsverity::FileHasher;
 use osupdate_core::repository::{ObjectError, Repository, Verity};
+use osupdate_core::{Algorithm, Digest};
+use rustix::fs::{Advice, fadvise};
 use thiserror::Error;
 
 /// Objects that are kept open between two reads. All are closed when there are so many: a limit of 1024 descriptors is usual.
 const OPEN_MAX: usize = 256;
+
+/// Size of objects up to which hashing takes no longer than other answers do.
+const SOON_MAX_BYTES: u64 = 1 << 20;
+
+/// How far the disk is ahead of hashing, for objects of what size.
+const AHEAD_BYTES: u64 = 4 << 20;
+const ASK_MIN_BYTES: u64 = 128 << 10;
+
+thread_local! {
+    static HASHER: RefCell<Option<(Algorithm, FileHasher)>> = const { RefCell::new(None) };
+}
 
 /// Why the contents of a file cannot be served.
 #[derive(Debug, Error)]
@@ -88,6 +102,45 @@ pub(crate) struct Contents {
     open: Mutex<HashMap<u32, Arc<File>>>,
 }
 
+/// A file from its first byte to its last, with the disk some way ahead.
+#[derive(Debug)]
+struct Whole<'a> {
+    file: &'a File,
+    size: u64,
+    position: u64,
+    /// What is before has been asked for.
+    asked: u64,
+}
+
+impl<'a> Whole<'a> {
+    fn new(file: &'a File, size: u64) -> Self {
+        // The kernel reads that much by itself.
+        let asked = if size > ASK_MIN_BYTES { 0 } else { size };
+        Self { file, size, position: 0, asked }
+    }
+}
+
+impl io::Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.asked < self.size && self.position + AHEAD_BYTES > self.asked {
+            // A hint: without it, it takes longer.
+            let _unused = fadvise(self.file, self.asked, NonZeroU64::new(AHEAD_BYTES), Advice::WillNeed);
+            self.asked += AHEAD_BYTES;
+        }
+        let length = self.file.read_at(buffer, self.position)?;
+        self.position += length as u64;
+        Ok(length)
+    }
+}
+
+/// The digest of what a reader has, with a buffer that the thread keeps.
+fn hash(algorithm: Algorithm, reader: impl io::Read) -> io::Result<Digest> {
+    HASHER.with_borrow_mut(|hasher| match hasher {
+        Some((known, hasher)) if *known == algorithm => hasher.digest(reader),
+        _ => hasher.insert((algorithm, FileHasher::new(algorithm))).1.digest(reader),
+    })
+}
+
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
@@ -118,6 +171,40 @@ impl Contents {
         let result = self.open_checked(object);
         Self::report(object, &result);
         result
+    }
+
+    /// Whether an object was found good, or is about to be.
+    pub(crate) fn is_good(&self, index: u32) -> bool {
+        match self.objects[index as usize].good.try_lock() {
+            Ok(good) => good.is_some(),
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Poisoned(_)) => false,
+        }
+    }
+
+    /// Whether an object must be hashed first, and is large. Not if it has been changed since it was found good, which is rare.
+    pub(crate) fn takes_long(&self, index: u32) -> bool {
+        let object = &self.objects[index as usize];
+        self.repository.verity() == Verity::Unverified
+            && object.size > SOON_MAX_BYTES
+            && object.good.try_lock().map_or(true, |good| good.is_none())
+    }
+
+    /// Checks an object that somebody will probably read soon, and has it read from the disk. What is wrong with it is told to who reads it.
+    pub(crate) fn prepare(&self, index: u32) {
+        if self.is_good(index) {
+            return;
+        }
+        match self.open_checked(&self.objects[index as usize]) {
+            Ok(file) if self.repository.verity() != Verity::Unverified => {
+                // Only hashing has read it.
+                if let Err(error) = fadvise(&file, 0, None, Advice::WillNeed) {
+                    tracing::debug!("cannot read ahead: {error}");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!("cannot prepare an object: {error}"),
+        }
     }
 
     /// Whether an object that was opened before is still good.
@@ -178,9 +265,7 @@ impl Contents {
         }
         *good = None;
         if self.repository.verity() == Verity::Unverified {
-            let mut reader = file;
-            io::Seek::rewind(&mut reader).map_err(read_error)?;
-            let found = fsverity::digest_reader(digest.algorithm(), reader).map_err(read_error)?;
+            let found = hash(digest.algorithm(), Whole::new(file, stamp.size)).map_err(read_error)?;
             if found != digest {
                 return Err(ObjectError::Mismatch { digest, found }.into());
             }

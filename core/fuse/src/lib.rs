@@ -12,14 +12,21 @@
 //! inode, size or change time. Where the repository has fs-verity the kernel is asked for the digest and checks what is read.
 //! An object that is missing or damaged is an I/O error for who reads it, and named in the log.
 //!
-//! If the process may (`CAP_SYS_ADMIN`, linux 6.9) the kernel reads objects of more than 128 KiB itself: passthrough. Otherwise
-//! objects are not opened when their file is, only read, and read once: the kernel keeps the contents.
+//! If the process may (`CAP_SYS_ADMIN`, linux 6.9) the kernel reads objects of more than 128 KiB itself: passthrough. That needs a
+//! request for each file that is opened, so it ends when many small ones are. Otherwise objects are not opened when their file
+//! is, only read, and read once: the kernel keeps the contents.
+//!
+//! Objects that a reader of a whole tree will come to are checked ahead of him, and large ones by threads of their own: who
+//! waits for one makes nobody else wait.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod contents;
+mod files;
 mod server;
 mod session;
 mod view;
+mod workers;
 
 pub use contents::ContentError;
 pub use session::{Access, Ender, MountError, MountOptions, Served, mount, unmount};

@@ -1,23 +1,19 @@
 //! Answers to the kernel.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    BackingId, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use osupdate_core::tree::NAME_MAX;
 
-use crate::contents::ContentError;
+use crate::files::{Files, KEEP, Read};
 use crate::session::End;
 use crate::view::{ACL, BLOCK, Directory, Kind, Node, View};
 
@@ -30,132 +26,35 @@ const BACKGROUND: u16 = 64;
 /// an object for the kernel costs several each time.
 const READ_HERE_MAX_BYTES: u64 = 128 * 1024;
 
-thread_local! {
-    /// What is read, until it is sent. At most as large as a request of the kernel, 1 MiB by default.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 #[derive(Debug)]
 pub(crate) struct Server {
-    view: View,
+    files: Arc<Files>,
     checks_permissions: bool,
     end: End,
-    /// The kernel reads objects itself.
-    passthrough: AtomicBool,
     /// Files and directories need not be opened here.
     skips_open: bool,
     skips_opendir: bool,
-    /// Files that the kernel reads itself, by inode: it takes one descriptor for each inode only.
-    backed: Mutex<HashMap<u64, Backed>>,
-}
-
-#[derive(Debug)]
-struct Backed {
-    opened: usize,
-    /// `None`: read here, as long as it is open.
-    backing: Option<Backing>,
-}
-
-/// A file that the kernel reads itself.
-#[derive(Clone, Debug)]
-struct Backing {
-    id: Arc<BackingId>,
-    file: Arc<File>,
 }
 
 impl Server {
     pub(crate) fn new(view: View, checks_permissions: bool, end: End) -> Self {
-        Self {
-            view,
-            checks_permissions,
-            end,
-            passthrough: AtomicBool::new(false),
-            skips_open: false,
-            skips_opendir: false,
-            backed: Mutex::default(),
-        }
+        let files = Arc::new(Files::new(view));
+        Self { files, checks_permissions, end, skips_open: false, skips_opendir: false }
+    }
+
+    fn view(&self) -> &View {
+        &self.files.view
+    }
+
+    fn node(&self, number: INodeNo) -> Result<&Node, Errno> {
+        self.view().node(number).ok_or(Errno::ENOENT)
     }
 
     fn directory(&self, number: INodeNo) -> Result<&Directory, Errno> {
-        match &self.view.node(number).ok_or(Errno::ENOENT)?.kind {
+        match &self.node(number)?.kind {
             Kind::Directory(directory) => Ok(directory),
             _ => Err(Errno::ENOTDIR),
         }
-    }
-
-    fn backed(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Backed>> {
-        self.backed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Opens a file for a reader, by whom it is closed with [`Server::close`]; `None` if it is read here.
-    fn open_object(
-        &self,
-        number: INodeNo,
-        index: u32,
-        passthrough: bool,
-        reply: &ReplyOpen,
-    ) -> Result<Option<Backing>, ContentError> {
-        if let Some(backing) = self.open_again(number) {
-            // The kernel takes no other file as long as this one is open.
-            let is_good =
-                backing.as_ref().map_or(Ok(()), |backing| self.view.contents.check_again(index, &backing.file));
-            if is_good.is_err() {
-                self.close(number);
-            }
-            return is_good.map(|()| backing);
-        }
-        let file = Arc::new(self.view.contents.open(index)?);
-        let backing = passthrough.then(|| self.open_backing(file, reply)).flatten();
-        let mut backed = self.backed();
-        // Another thread may have opened it meanwhile; the kernel takes one for each inode.
-        let opened = backed.entry(number.0).or_insert(Backed { opened: 0, backing });
-        opened.opened += 1;
-        Ok(opened.backing.clone())
-    }
-
-    /// Counts one more opening of a file that is open already.
-    fn open_again(&self, number: INodeNo) -> Option<Option<Backing>> {
-        let mut backed = self.backed();
-        let file = backed.get_mut(&number.0)?;
-        file.opened += 1;
-        Some(file.backing.clone())
-    }
-
-    fn close(&self, number: INodeNo) {
-        let mut backed = self.backed();
-        let closed = match backed.get_mut(&number.0) {
-            Some(file) => {
-                file.opened -= 1;
-                if file.opened == 0 { backed.remove(&number.0) } else { None }
-            }
-            None => None,
-        };
-        drop(backed);
-        // The kernel is told after others may go on.
-        drop(closed);
-    }
-
-    fn open_backing(&self, file: Arc<File>, reply: &ReplyOpen) -> Option<Backing> {
-        match reply.open_backing(&*file) {
-            Ok(id) => Some(Backing { id: Arc::new(id), file }),
-            Err(error) => {
-                tracing::debug!("no passthrough: {error}, reading files here");
-                self.passthrough.store(false, Ordering::Relaxed);
-                None
-            }
-        }
-    }
-
-    fn read_object(&self, index: u32, offset: u64, size: usize, reply: ReplyData) {
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            match self.view.contents.read_at(index, &mut buffer[..size], offset) {
-                Ok(length) => reply.data(&buffer[..length]),
-                Err(_) => reply.error(Errno::EIO),
-            }
-        });
     }
 
     /// The entries of a directory after an offset, with the offset that follows each.
@@ -170,7 +69,7 @@ impl Server {
         let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
         let from_names = names.skip(skipped.saturating_sub(dots.len()));
         dots.into_iter().skip(skipped).chain(from_names).zip(offset + 1..).filter_map(|((name, child), next)| {
-            let node = self.view.node(INodeNo(child))?;
+            let node = self.view().node(INodeNo(child))?;
             Some((next, name, &node.attr))
         })
     }
@@ -193,7 +92,7 @@ impl Filesystem for Server {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_ASYNC_DIO;
-        if self.checks_permissions && !self.view.lacks(ACL) {
+        if self.checks_permissions && !self.view().lacks(ACL) {
             wanted |= InitFlags::FUSE_POSIX_ACL;
         }
         let unsupported = |bits| io::Error::other(format!("the kernel did not offer {bits:?}"));
@@ -205,7 +104,7 @@ impl Filesystem for Server {
             && config.set_max_stack_depth(1).is_ok()
         {
             config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(unsupported)?;
-            self.passthrough = AtomicBool::new(true);
+            self.files.use_passthrough();
         }
         for (flag, skips) in [
             (InitFlags::FUSE_NO_OPEN_SUPPORT, &mut self.skips_open),
@@ -234,10 +133,10 @@ impl Filesystem for Server {
             Ok(directory) => directory,
             Err(errno) => return reply.error(errno),
         };
-        match directory.get(name).and_then(|number| self.view.node(number)) {
+        match directory.get(name).and_then(|number| self.view().node(number)) {
             Some(node) => reply.entry(&FOREVER, &node.attr, GENERATION),
             // The kernel remembers a name without an inode, too.
-            None => match self.view.node(parent) {
+            None => match self.view().node(parent) {
                 Some(node) => {
                     reply.entry(&FOREVER, &FileAttr { ino: INodeNo(0), ..node.attr }, GENERATION);
                 }
@@ -247,14 +146,14 @@ impl Filesystem for Server {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.view.node(number) {
+        match self.view().node(number) {
             Some(node) => reply.attr(&FOREVER, &node.attr),
             None => reply.error(Errno::ENOENT),
         }
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        match self.view.node(number) {
+        match self.view().node(number) {
             Some(Node { kind: Kind::Symlink(target), .. }) => reply.data(target),
             _ => reply.error(Errno::EINVAL),
         }
@@ -264,19 +163,16 @@ impl Filesystem for Server {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
-        let passthrough = self.passthrough.load(Ordering::Relaxed);
-        if !passthrough && self.skips_open && self.backed().is_empty() {
+        let large = match self.view().node(number) {
+            Some(Node { kind: Kind::Object(index), attr, .. }) if attr.size > READ_HERE_MAX_BYTES => Some(*index),
+            _ => None,
+        };
+        if self.skips_open && self.files.need_no_opening(large.is_none()) {
             return reply.error(Errno::ENOSYS);
         }
-        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-        let index = match self.view.node(number) {
-            Some(Node { kind: Kind::Object(index), attr, .. }) if attr.size > READ_HERE_MAX_BYTES => index,
-            _ => return reply.opened(FileHandle(0), keep),
-        };
-        match self.open_object(number, *index, passthrough, &reply) {
-            Ok(Some(backing)) => reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing.id),
-            Ok(None) => reply.opened(FileHandle(0), keep),
-            Err(_) => reply.error(Errno::EIO),
+        match large {
+            Some(index) => self.files.open(number.0, index, reply),
+            None => reply.opened(FileHandle(0), KEEP),
         }
     }
 
@@ -290,7 +186,7 @@ impl Filesystem for Server {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.close(number);
+        self.files.close(number.0);
         reply.ok();
     }
 
@@ -305,7 +201,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(node) = self.view.node(number) else { return reply.error(Errno::ENOENT) };
+        let Some(node) = self.view().node(number) else { return reply.error(Errno::ENOENT) };
         match &node.kind {
             Kind::Inline(bytes) => {
                 let start = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
@@ -314,7 +210,7 @@ impl Filesystem for Server {
             }
             Kind::Object(index) => {
                 let rest = node.attr.size.saturating_sub(offset).min(u64::from(size));
-                self.read_object(*index, offset, rest as usize, reply);
+                self.files.read(number.0, *index, Read { offset, size: rest as usize, reply });
             }
             Kind::Nowhere => reply.error(Errno::EIO),
             Kind::Directory(_) => reply.error(Errno::EISDIR),
@@ -356,22 +252,22 @@ impl Filesystem for Server {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let blocks = self.view.bytes.div_ceil(u64::from(BLOCK));
-        reply.statfs(blocks, 0, 0, self.view.len(), 0, BLOCK, NAME_MAX as u32, BLOCK);
+        let blocks = self.view().bytes.div_ceil(u64::from(BLOCK));
+        reply.statfs(blocks, 0, 0, self.view().len(), 0, BLOCK, NAME_MAX as u32, BLOCK);
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let Some(node) = self.view.node(number) else { return reply.error(Errno::ENOENT) };
+        let Some(node) = self.view().node(number) else { return reply.error(Errno::ENOENT) };
         match node.xattrs.get(name.as_bytes()) {
             Some(value) => send_xattr(value, size, reply),
             // An image without any is as a file system that has none; who hears this asks no more.
-            None if self.view.lacks(name.as_bytes()) => reply.error(Errno::EOPNOTSUPP),
+            None if self.view().lacks(name.as_bytes()) => reply.error(Errno::EOPNOTSUPP),
             None => reply.error(Errno::NO_XATTR),
         }
     }
 
     fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        let Some(node) = self.view.node(number) else { return reply.error(Errno::ENOENT) };
+        let Some(node) = self.view().node(number) else { return reply.error(Errno::ENOENT) };
         let mut names = Vec::new();
         for name in node.xattrs.keys() {
             // As in the kernel's own file systems, they are for root only.

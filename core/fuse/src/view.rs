@@ -121,6 +121,10 @@ impl View {
         self.nodes.get(usize::try_from(number.0).ok()?.checked_sub(1)?)
     }
 
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.nodes.len() as u64
     }

@@ -9,6 +9,7 @@ mod faulty_proxy;
 mod full_disk;
 mod fuse;
 mod fuse_calls;
+mod fuse_openings;
 mod fuse_trouble;
 mod hostile;
 mod images;
