@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use osupdate_core::observer::{Event, Observer};
-use osupdate_core::repository::{Repository, Root};
+use osupdate_core::repository::{GcReport, Repository, Root};
 use osupdate_deploy::boot::{Access, BootPartition, preferred_by_loader};
 use osupdate_deploy::booted::Booted;
 use osupdate_deploy::check::Scene;
@@ -63,16 +63,15 @@ impl System {
         &self.repository
     }
 
-    /// What the collection of garbage must keep, whatever the refs say.
-    pub(crate) fn roots(&self, observer: &dyn Observer) -> Result<Vec<Root>, RootsError> {
-        let mut found = roots_of(self.sysroot.path(), observer)?;
-        found.extend(roots::of_mounts(&self.repository)?);
-        Ok(found)
-    }
-
-    /// The repository, for collecting garbage, and the right to change the system.
-    pub(crate) fn into_repository(self) -> (Repository, Lock) {
-        (self.repository, self.lock)
+    /// Collects garbage; keeps what the system needs, whatever the refs say. Nobody else may change the system until it is done.
+    pub(crate) fn collect(self, dry_run: bool, observer: &dyn Observer) -> anyhow::Result<GcReport> {
+        let Self { sysroot, mut repository, lock: _lock, .. } = self;
+        let roots = |repository: &Repository| -> anyhow::Result<_> {
+            let mut found = roots_of(sysroot.path(), observer)?;
+            found.extend(roots::of_mounts(repository)?);
+            Ok(found)
+        };
+        repository.gc_with(dry_run, roots, observer)
     }
 }
 

@@ -155,10 +155,24 @@ impl Repository {
     /// other thread may store objects meanwhile; objects stored but not yet named are removed. Another process may
     /// change the repository just before and just after, not during the collection.
     pub fn gc(&mut self, options: &GcOptions, observer: &dyn Observer) -> Result<GcReport, GcError> {
-        if options.dry_run {
-            return self.collect(options, observer);
+        self.gc_with(options.dry_run, |_| Ok(options.extra_roots.clone()), observer)
+    }
+
+    /// The same with extra roots that are looked for when nobody else can use the repository any more, and so make none.
+    pub fn gc_with<E: From<GcError>>(
+        &mut self,
+        dry_run: bool,
+        extra_roots: impl FnOnce(&Self) -> Result<Vec<Root>, E>,
+        observer: &dyn Observer,
+    ) -> Result<GcReport, E> {
+        let collect = |repository: &Self| {
+            let options = GcOptions { dry_run, extra_roots: extra_roots(repository)? };
+            Ok(repository.collect(&options, observer)?)
+        };
+        if dry_run {
+            return collect(self);
         }
-        self.check_writable()?;
+        self.check_writable().map_err(GcError::from)?;
         let waiting = |holders: LockHolders| {
             observer.event(Event::Step(&format!("waiting for {holders}, which uses the repository")));
         };
@@ -170,11 +184,12 @@ impl Repository {
                 }
                 LockFailure::Errno(errno) => self.file_error("lock", "", errno).into(),
             })
-            .and_then(|()| self.collect(options, observer));
+            .map_err(E::from)
+            .and_then(|()| collect(self));
         // Also after a failed attempt, in which the shared lock was lost. Collections of others end.
         match lock::acquire(self.dir.as_fd(), lock::Mode::Shared, Duration::MAX, waiting) {
             Ok(()) | Err(LockFailure::Busy(_)) => collected,
-            Err(LockFailure::Errno(errno)) => Err(self.file_error("lock", "", errno).into()),
+            Err(LockFailure::Errno(errno)) => Err(GcError::from(self.file_error("lock", "", errno)).into()),
         }
     }
 

@@ -1,10 +1,15 @@
-use std::fs;
+use std::error::Error;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
+use std::{fs, io};
 
 use osupdate_core::Digest;
 use osupdate_core::observer::Silent;
-use osupdate_core::repository::{FsckOptions, GcError, GcOptions, GcReport, Namespace, Repository, Root};
+use osupdate_core::repository::{
+    FsckOptions, GcError, GcOptions, GcReport, Namespace, OpenError, OpenOptions, Repository, Root,
+};
 use osupdate_core::splitstream::{ContentType, Writer};
+use rustix::fs::CWD;
 
 use crate::fixture::{Recorder, Temporary, empty, files, of_cfsctl, put_image, put_stream};
 
@@ -98,6 +103,27 @@ fn an_image_without_a_name_is_kept_with_its_files_by_a_stream() {
     fs::remove_file(temporary.path.join(format!("images/{image}"))).unwrap();
     gc(&mut temporary);
     assert!(has(&temporary.repository, file));
+}
+
+#[test]
+fn extra_roots_are_looked_for_when_nobody_else_can_make_any() {
+    let mut temporary = empty();
+    let object = temporary.repository.put_object(b"an object").unwrap().digest;
+    let path = temporary.repository.path().to_owned();
+    let roots = |repository: &Repository| -> Result<_, Box<dyn Error>> {
+        let options = OpenOptions { lock_timeout: Duration::ZERO };
+        assert!(matches!(Repository::open_with(CWD, &path, &options), Err(OpenError::Busy { .. })));
+        assert!(repository.has_object(&object).unwrap());
+        Ok(vec![Root { name: object.to_string(), reason: "the test".to_owned() }])
+    };
+    let report = temporary.repository.gc_with(false, roots, &Silent).unwrap();
+    assert_eq!((report.objects_kept, report.objects_removed), (1, 0));
+    // Whoever cannot tell what is needed loses nothing.
+    let roots = |_: &Repository| -> Result<_, Box<dyn Error>> { Err(io::Error::other("cannot look").into()) };
+    let failed = temporary.repository.gc_with(false, roots, &Silent);
+    assert_eq!(failed.unwrap_err().downcast::<io::Error>().unwrap().to_string(), "cannot look");
+    assert!(temporary.repository.has_object(&object).unwrap());
+    drop(Repository::open_with(CWD, &path, &OpenOptions { lock_timeout: Duration::ZERO }).unwrap());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use indicatif::BinaryBytes;
 use osupdate_core::observer::Event;
-use osupdate_core::repository::GcOptions;
 use osupdate_deploy::cleanup;
 use serde::Serialize;
 
@@ -51,10 +50,7 @@ impl Args {
             cleanup::repair(&machine)?;
             cleanup::remove_unneeded(&machine)?
         };
-        let extra_roots = system.roots(&*context.observer)?;
-        let (mut repository, _lock) = system.into_repository();
-        let options = GcOptions { dry_run: self.dry_run, extra_roots };
-        let collected = repository.gc(&options, &*context.observer)?;
+        let collected = system.collect(self.dry_run, &*context.observer)?;
         let report = Report {
             dry_run: self.dry_run,
             deployments: removed.iter().map(ToString::to_string).collect(),
@@ -81,11 +77,7 @@ impl Args {
 
 /// Collects garbage at the end of a change that is done: a failure is told and changes nothing.
 pub(super) fn collect_quietly(context: &Context, system: System) {
-    let collected = system.roots(&*context.observer).map_err(anyhow::Error::new).and_then(|extra_roots| {
-        let (mut repository, _lock) = system.into_repository();
-        Ok(repository.gc(&GcOptions { dry_run: false, extra_roots }, &*context.observer)?)
-    });
-    match collected {
+    match system.collect(false, &*context.observer) {
         Ok(report) => {
             let text = format!("freed {} in the repository", BinaryBytes(report.freed_bytes));
             context.observer.event(Event::Step(&text));

@@ -1,7 +1,7 @@
 //! `osupdate repo gc`
 
 use indicatif::BinaryBytes;
-use osupdate_core::repository::{GcError, GcOptions, Root};
+use osupdate_core::repository::{GcError, Repository, Root};
 use serde::Serialize;
 
 use super::system_roots::SystemRoots;
@@ -50,15 +50,17 @@ impl Args {
     pub(super) fn run(self, repository: &RepositoryPath, context: &Context) -> anyhow::Result<Outcome> {
         let mut repository = if self.dry_run { repository.open()? } else { repository.open_for_change()? };
         let named = self.roots.into_iter().map(|name| Root { name, reason: "the option --root".to_owned() });
-        let extra_roots = named.chain(self.system.of(&repository, context)?).collect();
-        let options = GcOptions { dry_run: self.dry_run, extra_roots };
-        let result = repository.gc(&options, &*context.observer);
-        let report = match result {
-            Err(GcError::Root { .. }) => {
+        let roots = |repository: &Repository| Ok(named.chain(self.system.of(repository, context)?).collect());
+        let result: anyhow::Result<_> = repository.gc_with(self.dry_run, roots, &*context.observer);
+        let problem = result.as_ref().err().and_then(|error| error.downcast_ref());
+        let report = match problem {
+            Some(GcError::Root { .. }) => {
                 result.hint("see what else is damaged with: osupdate repo fsck; untag the image that cannot be read")?
             }
-            Err(GcError::Busy { .. }) => result.hint("wait until they are done, longer with --lock-timeout SECONDS")?,
-            other => other?,
+            Some(GcError::Busy { .. }) => {
+                result.hint("wait until they are done, longer with --lock-timeout SECONDS")?
+            }
+            _ => result?,
         };
         let report = Report {
             dry_run: self.dry_run,
