@@ -9,9 +9,9 @@ use crate::view::{Directory, Kind, Node};
 const SKIPPED_MAX: u32 = 16;
 /// Files that a reader has read in order before anything is done ahead of him.
 const RUN_MIN: u32 = 2;
-/// Files and bytes that are prepared ahead of a reader, at the most; a file is prepared whole.
+/// Files and bytes that are prepared ahead of a reader, at the most.
 const FILES_MAX: u32 = 64;
-const BYTES_MAX: u64 = 8 << 20;
+const BYTES_MAX: u64 = 32 << 20;
 /// Readers that are told apart.
 const READERS_MAX: usize = 8;
 /// For inodes without an object.
@@ -71,7 +71,7 @@ impl Ahead {
     fn range_after(&self, position: u32) -> Range<usize> {
         // What is guarded is whole at every instant.
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let follows = |reader: &Reader| position >= reader.last && position - reader.last <= SKIPPED_MAX;
+        let follows = |reader: &Reader| position >= reader.last && position - reader.last <= SKIPPED_MAX + 1;
         let mut reader = match readers.iter().position(follows) {
             Some(found) => readers.remove(found),
             None => Reader { last: position, run: 0, prepared: position + 1 },
@@ -95,9 +95,8 @@ impl Ahead {
         let last = (first + (2 * run).min(FILES_MAX) as usize).min(self.order.len());
         let mut bytes = 0;
         let fitting = self.order[first.min(last)..last].iter().take_while(|(_, size)| {
-            let fits = bytes < BYTES_MAX;
             bytes += size;
-            fits
+            bytes <= BYTES_MAX
         });
         position + 1 + fitting.count() as u32
     }
@@ -198,11 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn large_files_are_prepared_one_by_one() {
+    fn large_files_are_prepared_one_by_one_and_huge_ones_not_at_all() {
         let ahead = flat(10, BYTES_MAX);
         assert_eq!(after(&ahead, 0), NOTHING);
         for file in 1..9 {
             assert_eq!(after(&ahead, file), [file as u32 + 1]);
+        }
+        let ahead = flat(10, BYTES_MAX + 1);
+        for file in 0..10 {
+            assert_eq!(after(&ahead, file), NOTHING);
         }
     }
 

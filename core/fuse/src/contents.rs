@@ -7,7 +7,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use osupdate_core::fsverity::FileHasher;
 use osupdate_core::repository::{ObjectError, Repository, Verity};
@@ -21,9 +21,10 @@ const OPEN_MAX: usize = 256;
 /// Size of objects up to which hashing takes no longer than other answers do.
 const SOON_MAX_BYTES: u64 = 1 << 20;
 
-/// How far the disk is ahead of hashing, for objects of what size.
+/// How far the disk is ahead of hashing.
 const AHEAD_BYTES: u64 = 4 << 20;
-const ASK_MIN_BYTES: u64 = 128 << 10;
+/// What the disk is asked for at once.
+const ASK_BYTES: u64 = 128 << 10;
 
 thread_local! {
     static HASHER: RefCell<Option<(Algorithm, FileHasher)>> = const { RefCell::new(None) };
@@ -90,6 +91,10 @@ struct Object {
     size: u64,
     /// The file that was found good. Held while it is checked, so that it is checked once.
     good: Mutex<Option<Stamp>>,
+    /// The last check found it good.
+    found_good: AtomicBool,
+    /// It has been prepared for a reader, or is about to be.
+    prepared: AtomicBool,
     /// The log has been told that it cannot be served.
     reported: AtomicBool,
 }
@@ -115,21 +120,30 @@ struct Whole<'a> {
 impl<'a> Whole<'a> {
     fn new(file: &'a File, size: u64) -> Self {
         // The kernel reads that much by itself.
-        let asked = if size > ASK_MIN_BYTES { 0 } else { size };
+        let asked = if size > ASK_BYTES { 0 } else { size };
         Self { file, size, position: 0, asked }
     }
 }
 
 impl io::Read for Whole<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.asked < self.size && self.position + AHEAD_BYTES > self.asked {
-            // A hint: without it, it takes longer.
-            let _unused = fadvise(self.file, self.asked, NonZeroU64::new(AHEAD_BYTES), Advice::WillNeed);
-            self.asked += AHEAD_BYTES;
+        let ahead = self.size.min(self.position + AHEAD_BYTES);
+        if self.asked < ahead {
+            will_need(self.file, self.asked, ahead);
+            self.asked = ahead;
         }
         let length = self.file.read_at(buffer, self.position)?;
         self.position += length as u64;
         Ok(length)
+    }
+}
+
+/// Has a part of a file read from the disk. A hint: without it, it takes longer.
+fn will_need(file: &File, from: u64, to: u64) {
+    // The kernel takes no more at once than the disk does.
+    let mut from = from;
+    while from < to && fadvise(file, from, NonZeroU64::new(ASK_BYTES), Advice::WillNeed).is_ok() {
+        from += ASK_BYTES;
     }
 }
 
@@ -161,25 +175,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Contents {
     pub(crate) fn new(repository: Arc<Repository>, objects: Vec<(Digest, u64)>) -> Self {
-        let object = |(digest, size)| Object { digest, size, good: Mutex::default(), reported: AtomicBool::default() };
+        let object = |(digest, size)| Object {
+            digest,
+            size,
+            good: Mutex::default(),
+            found_good: AtomicBool::default(),
+            prepared: AtomicBool::default(),
+            reported: AtomicBool::default(),
+        };
         Self { repository, objects: objects.into_iter().map(object).collect(), open: Mutex::default() }
     }
 
     /// Opens an object that is good.
     pub(crate) fn open(&self, index: u32) -> Result<File, ContentError> {
         let object = &self.objects[index as usize];
-        let result = self.open_checked(object);
+        let result = self.open_checked(object).map(|(file, _)| file);
         Self::report(object, &result);
         result
-    }
-
-    /// Whether an object was found good, or is about to be.
-    pub(crate) fn is_good(&self, index: u32) -> bool {
-        match self.objects[index as usize].good.try_lock() {
-            Ok(good) => good.is_some(),
-            Err(TryLockError::WouldBlock) => true,
-            Err(TryLockError::Poisoned(_)) => false,
-        }
     }
 
     /// Whether an object must be hashed first, and is large. Not if it has been changed since it was found good, which is rare.
@@ -187,21 +199,24 @@ impl Contents {
         let object = &self.objects[index as usize];
         self.repository.verity() == Verity::Unverified
             && object.size > SOON_MAX_BYTES
-            && object.good.try_lock().map_or(true, |good| good.is_none())
+            && !object.found_good.load(Ordering::Relaxed)
+    }
+
+    /// Whether an object is to be prepared for a reader; only the first who asks is told so.
+    pub(crate) fn is_to_prepare(&self, index: u32) -> bool {
+        let object = &self.objects[index as usize];
+        !object.found_good.load(Ordering::Relaxed) && !object.prepared.swap(true, Ordering::Relaxed)
     }
 
     /// Checks an object that somebody will probably read soon, and has it read from the disk. What is wrong with it is told to who reads it.
     pub(crate) fn prepare(&self, index: u32) {
-        if self.is_good(index) {
+        let object = &self.objects[index as usize];
+        if object.found_good.load(Ordering::Relaxed) {
             return;
         }
-        match self.open_checked(&self.objects[index as usize]) {
-            Ok(file) if self.repository.verity() != Verity::Unverified => {
-                // Only hashing has read it.
-                if let Err(error) = fadvise(&file, 0, None, Advice::WillNeed) {
-                    tracing::debug!("cannot read ahead: {error}");
-                }
-            }
+        match self.open_checked(object) {
+            // Only hashing has read it.
+            Ok((file, _)) if self.repository.verity() != Verity::Unverified => will_need(&file, 0, object.size),
             Ok(_) => {}
             Err(error) => tracing::debug!("cannot prepare an object: {error}"),
         }
@@ -210,7 +225,7 @@ impl Contents {
     /// Whether an object that was opened before is still good.
     pub(crate) fn check_again(&self, index: u32, file: &File) -> Result<(), ContentError> {
         let object = &self.objects[index as usize];
-        let result = self.check(object, file);
+        let result = self.check(object, file).map(|_| ());
         Self::report(object, &result);
         result
     }
@@ -218,24 +233,30 @@ impl Contents {
     /// Reads as much as there is of an object that is good.
     pub(crate) fn read_at(&self, index: u32, buffer: &mut [u8], offset: u64) -> Result<usize, ContentError> {
         let object = &self.objects[index as usize];
-        let result = self.open_kept(index).and_then(|file| {
-            read_at(&file, buffer, offset).map_err(|source| ContentError::Read { digest: object.digest, source })
+        let read_error = |source| ContentError::Read { digest: object.digest, source };
+        let result = self.open_kept(index).and_then(|(file, stamp)| {
+            let length = read_at(&file, buffer, offset).map_err(read_error)?;
+            // What was good may have been changed before it was read.
+            if self.repository.verity() == Verity::Unverified && Stamp::of(&file).map_err(read_error)? != stamp {
+                return Err(ContentError::Changed { digest: object.digest });
+            }
+            Ok(length)
         });
         Self::report(object, &result);
         result
     }
 
     /// Opens an object that is good, and keeps it open for the next read.
-    fn open_kept(&self, index: u32) -> Result<Arc<File>, ContentError> {
+    fn open_kept(&self, index: u32) -> Result<(Arc<File>, Stamp), ContentError> {
         let object = &self.objects[index as usize];
         let kept = lock(&self.open).get(&index).cloned();
         let result = match kept {
-            Some(file) => self.check(object, &file).map(|()| file),
-            None => self.open_checked(object).map(Arc::new),
+            Some(file) => self.check(object, &file).map(|stamp| (file, stamp)),
+            None => self.open_checked(object).map(|(file, stamp)| (Arc::new(file), stamp)),
         };
         let mut open = lock(&self.open);
         match &result {
-            Ok(file) => {
+            Ok((file, _)) => {
                 if open.len() >= OPEN_MAX {
                     open.clear();
                 }
@@ -249,21 +270,25 @@ impl Contents {
         result
     }
 
-    fn open_checked(&self, object: &Object) -> Result<File, ContentError> {
+    fn open_checked(&self, object: &Object) -> Result<(File, Stamp), ContentError> {
         let file = File::from(self.repository.open_object(&object.digest)?);
-        self.check(object, &file)?;
-        Ok(file)
+        let stamp = self.check(object, &file)?;
+        Ok((file, stamp))
     }
 
-    fn check(&self, object: &Object, file: &File) -> Result<(), ContentError> {
+    fn check(&self, object: &Object, file: &File) -> Result<Stamp, ContentError> {
         let digest = object.digest;
         let read_error = |source| ContentError::Read { digest, source };
         let stamp = Stamp::of(file).map_err(read_error)?;
         let mut good = lock(&object.good);
         if *good == Some(stamp) {
-            return Ok(());
+            return Ok(stamp);
         }
         *good = None;
+        object.found_good.store(false, Ordering::Relaxed);
+        if stamp.size != object.size {
+            return Err(ContentError::Length { digest, stated: object.size, found: stamp.size });
+        }
         if self.repository.verity() == Verity::Unverified {
             let found = hash(digest.algorithm(), Whole::new(file, stamp.size)).map_err(read_error)?;
             if found != digest {
@@ -274,11 +299,9 @@ impl Contents {
                 return Err(ContentError::Changed { digest });
             }
         }
-        if stamp.size != object.size {
-            return Err(ContentError::Length { digest, stated: object.size, found: stamp.size });
-        }
         *good = Some(stamp);
-        Ok(())
+        object.found_good.store(true, Ordering::Relaxed);
+        Ok(stamp)
     }
 
     /// Tells the log about an object that cannot be served, once until it can.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,10 +21,12 @@ pub(crate) const KEEP: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlag
 /// Small files that are opened before the kernel is told to open files without asking. Who opens many of them waits for each answer,
 /// which costs more than the kernel gains by reading large files itself.
 const SMALL_OPENINGS_MAX: usize = 256;
+/// Files that the kernel reads itself at a time. Each takes a descriptor, and a limit of 1024 is usual.
+const BACKED_MAX: usize = 256;
 /// Threads that prepare objects ahead of readers: they wait for the disk, mostly.
 const AHEAD_THREADS: usize = 4;
-/// Threads that check large objects, at the most.
-const CHECK_THREADS_MAX: usize = 8;
+/// Threads that check large objects: one for each processor, within these limits.
+const CHECK_THREADS: RangeInclusive<usize> = 2..=8;
 
 thread_local! {
     /// What is read, until it is sent. At most as large as a request of the kernel, 1 MiB by default.
@@ -40,8 +43,10 @@ pub(crate) struct Files {
     /// Files that the kernel reads itself, by inode: it takes one descriptor for each inode only. Nothing is added without
     /// `passthrough`.
     backed: Mutex<HashMap<u64, Backed>>,
+    /// What waits for an object to be checked, by its index; the first for each is with a checker.
+    waiting: Mutex<HashMap<u32, Vec<Job>>>,
     /// Threads for what takes long; `None` if there are none to be had.
-    checkers: OnceLock<Option<Sender<Job>>>,
+    checkers: OnceLock<Option<Sender<u32>>>,
     preparers: OnceLock<Option<Sender<u32>>>,
 }
 
@@ -67,7 +72,7 @@ pub(crate) struct Read {
     pub(crate) reply: ReplyData,
 }
 
-/// What an object must be checked for, by its index.
+/// What an object must be checked for.
 #[derive(Debug)]
 enum Job {
     Open { number: u64, index: u32, reply: ReplyOpen },
@@ -83,6 +88,7 @@ impl Files {
             passthrough: AtomicBool::new(false),
             small_openings: AtomicUsize::new(0),
             backed: Mutex::default(),
+            waiting: Mutex::default(),
             checkers: OnceLock::new(),
             preparers: OnceLock::new(),
         }
@@ -123,21 +129,42 @@ impl Files {
             return self.work(job);
         }
         let checkers = self.checkers.get_or_init(|| {
-            let threads = thread::available_parallelism().map_or(1, usize::from).min(CHECK_THREADS_MAX);
+            let threads = thread::available_parallelism().map_or(1, usize::from);
+            let threads = threads.clamp(*CHECK_THREADS.start(), *CHECK_THREADS.end());
             let files = Arc::downgrade(self);
-            started(workers::start("check", threads, move |job| {
+            started(workers::start("check", threads, move |index| {
                 if let Some(files) = files.upgrade() {
-                    files.work(job);
+                    files.work_waiting(index);
                 }
             }))
         });
-        match checkers {
-            Some(checkers) => {
-                if let Err(unsent) = checkers.send(job) {
-                    self.work(unsent.0);
+        let Some(checkers) = checkers else { return self.work(job) };
+        let mut waiting = lock(&self.waiting);
+        if let Some(jobs) = waiting.get_mut(&index) {
+            // One thread is enough for an object.
+            return jobs.push(job);
+        }
+        waiting.insert(index, vec![job]);
+        drop(waiting);
+        if checkers.send(index).is_err() {
+            self.work_waiting(index);
+        }
+    }
+
+    /// Does all that waits for an object; the first of it has it checked.
+    fn work_waiting(&self, index: u32) {
+        loop {
+            let mut waiting = lock(&self.waiting);
+            match waiting.get_mut(&index).and_then(Vec::pop) {
+                Some(job) => {
+                    drop(waiting);
+                    self.work(job);
+                }
+                None => {
+                    waiting.remove(&index);
+                    return;
                 }
             }
-            None => self.work(job),
         }
     }
 
@@ -163,7 +190,7 @@ impl Files {
     /// Has objects prepared for a reader who goes through the tree.
     fn prepare_after(self: &Arc<Self>, number: u64) {
         for index in self.ahead.after(number) {
-            if self.view.contents.is_good(index) {
+            if !self.view.contents.is_to_prepare(index) {
                 continue;
             }
             let preparers = self.preparers.get_or_init(|| {
@@ -182,7 +209,7 @@ impl Files {
     }
 
     fn backed(&self) -> MutexGuard<'_, HashMap<u64, Backed>> {
-        self.backed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.backed)
     }
 
     /// Opens a file for a reader; `None` if it is read here, else it is to be closed with [`Files::close`].
@@ -197,12 +224,18 @@ impl Files {
         }
         let file = Arc::new(self.view.contents.open(index)?);
         let Some(backing) = self.uses_passthrough().then(|| self.open_backing(file, reply)).flatten() else {
-            return Ok(None);
+            // Another thread may have opened it meanwhile.
+            return Ok(self.open_again(number));
         };
         let mut backed = self.backed();
-        // Another thread may have opened it meanwhile, or ended passthrough.
-        if !backed.contains_key(&number) && !self.uses_passthrough() {
-            return Ok(None);
+        if !backed.contains_key(&number) {
+            if backed.len() >= BACKED_MAX {
+                self.passthrough.store(false, Ordering::Relaxed);
+            }
+            // Or it has been ended.
+            if !self.uses_passthrough() {
+                return Ok(None);
+            }
         }
         let opened = backed.entry(number).or_insert(Backed { opened: 0, backing });
         opened.opened += 1;
@@ -241,6 +274,11 @@ impl Files {
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is whole at every instant.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn started<J>(result: std::io::Result<Sender<J>>) -> Option<Sender<J>> {

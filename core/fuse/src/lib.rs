@@ -17,7 +17,7 @@
 //! is, only read, and read once: the kernel keeps the contents.
 //!
 //! Objects that a reader of a whole tree will come to are checked ahead of him, and large ones by threads of their own: who
-//! waits for one makes nobody else wait.
+//! waits for one of these does not make readers of small ones wait.
 #![forbid(unsafe_code)]
 
 mod ahead;

@@ -20,8 +20,8 @@ use crate::view::{ACL, BLOCK, Directory, Kind, Node, View};
 /// How long the kernel may rely on what it was told: for ever, as far as that can be said.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 const GENERATION: Generation = Generation(0);
-/// Requests that the kernel makes ahead of readers.
-const BACKGROUND: u16 = 64;
+/// Requests that the kernel makes ahead of readers. Those for large objects that are not checked yet wait, others should not.
+const BACKGROUND: u16 = 512;
 /// Size of files up to which they are read here although the kernel could: in one request, after which the kernel has them, while to open
 /// an object for the kernel costs several each time.
 const READ_HERE_MAX_BYTES: u64 = 128 * 1024;

@@ -223,7 +223,7 @@ impl Repository {
 
     /// The file with the name of an object, whatever is in it.
     pub(super) fn open_named(&self, digest: &Digest) -> Result<Option<OwnedFd>, FileError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match self.objects().and_then(|objects| openat(objects, digest.object_path(), flags, Mode::empty())) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::NOENT) => Ok(None),
