@@ -3,13 +3,15 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatvfs, major, makedev,
     minor, open, openat2, statx,
 };
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
 
 /// Where systemd's generators look for the disk below a root that is not on a disk itself.
@@ -17,12 +19,35 @@ const VOLATILE_ROOT: &str = "/run/systemd/volatile-root";
 /// Devices may be stacked this deep (LUKS on LVM on RAID); a guard against loops.
 const STACK_MAX: usize = 16;
 
+/// How often a path is looked up that the kernel cannot follow at the moment, and the pause in between.
+const LOOKUPS_MAX: u32 = 5000;
+const LOOKUP_PAUSE: Duration = Duration::from_millis(1);
+
 /// The mounted physical root.
 #[derive(Debug)]
 pub(crate) struct PhysicalRoot {
     directory: OwnedFd,
     path: PathBuf,
     mount_id: u64,
+}
+
+/// Opens a directory; links are followed as if `root` were the root.
+///
+/// While anything on the machine is mounted or renamed, the kernel cannot tell whether `..` in a link stays inside, and wants to be
+/// asked again: `EAGAIN`, openat2(2).
+fn open_inside(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut lookups = 1;
+    loop {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if lookups < LOOKUPS_MAX => {
+                lookups += 1;
+                thread::sleep(LOOKUP_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 impl PhysicalRoot {
@@ -51,8 +76,7 @@ impl PhysicalRoot {
 
     /// Opens the directory at a relative path. Links are followed, and stay inside as if it were the root already.
     pub(crate) fn open_directory(&self, path: &str) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        open_inside(self.directory.as_fd(), path)
             .with_context(|| format!("cannot open the directory {:?}", self.path.join(path)))
     }
 
@@ -163,7 +187,33 @@ fn lowest_device(sys: &Path, mut device: u64) -> Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    #[test]
+    fn links_are_followed_while_others_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["deploy", "var", "one", "two"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        symlink("../var", path("deploy/var")).unwrap();
+        fs::write(path("one/file"), "").unwrap();
+        let root = open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    fs::rename(path("one/file"), path("two/file")).unwrap();
+                    fs::rename(path("two/file"), path("one/file")).unwrap();
+                }
+            });
+            let failed = (0..2000).find_map(|_| open_inside(root.as_fd(), "deploy/var").err());
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(failed, None);
+        });
+    }
 
     #[test]
     fn mounts_are_found_by_id() {
